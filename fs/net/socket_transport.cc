@@ -1,0 +1,325 @@
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <array>
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/ip/address.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <cerrno>
+#include <cstring>
+
+#include "fs/net/executor_impl.h"
+#include "fs/net/transport.h"
+
+namespace gradfs {
+namespace asio = boost::asio;
+namespace {
+
+constexpr auto kUseTuple = asio::as_tuple(asio::use_awaitable);
+using Descriptor = asio::posix::stream_descriptor;
+
+// A socket address of either family.
+struct SocketAddress {
+  sockaddr_storage storage{};
+  socklen_t length = 0;
+  int family() const { return storage.ss_family; }
+  const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
+};
+
+Result<SocketAddress> parse_address(const std::string& text) {
+  SocketAddress out;
+  if (text.starts_with('/')) {
+    sockaddr_un local{};
+    local.sun_family = AF_UNIX;
+    if (text.size() >= sizeof local.sun_path) {
+      return Error(Errc::kNameTooLong, text + ": a Unix socket's path has at most 107 bytes; use a shorter directory");
+    }
+    std::memcpy(local.sun_path, text.data(), text.size());
+    std::memcpy(&out.storage, &local, sizeof local);
+    out.length = sizeof local;
+    return out;
+  }
+  const auto colon = text.rfind(':');
+  boost::system::error_code ec;
+  std::string host = colon == std::string::npos ? "" : text.substr(0, colon);
+  if (host == "localhost") host = "127.0.0.1";
+  if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
+  const auto address = asio::ip::make_address(host, ec);
+  int port = -1;
+  for (std::size_t i = colon + 1; !ec && i < text.size(); ++i) {
+    if (text[i] < '0' || text[i] > '9' || port > 65535) return Error(Errc::kInvalid, "address: " + text);
+    port = (port < 0 ? 0 : port * 10) + (text[i] - '0');
+  }
+  if (ec || port < 0 || port > 65535) {
+    return Error(Errc::kInvalid, "address '" + text + "': give ADDR:PORT, such as 127.0.0.1:7400");
+  }
+  if (address.is_v4()) {
+    sockaddr_in v4{};
+    v4.sin_family = AF_INET;
+    v4.sin_port = htons(static_cast<std::uint16_t>(port));
+    v4.sin_addr.s_addr = htonl(address.to_v4().to_uint());
+    std::memcpy(&out.storage, &v4, sizeof v4);
+    out.length = sizeof v4;
+  } else {
+    sockaddr_in6 v6{};
+    v6.sin6_family = AF_INET6;
+    v6.sin6_port = htons(static_cast<std::uint16_t>(port));
+    const auto bytes = address.to_v6().to_bytes();
+    std::memcpy(&v6.sin6_addr, bytes.data(), bytes.size());
+    std::memcpy(&out.storage, &v6, sizeof v6);
+    out.length = sizeof v6;
+  }
+  return out;
+}
+
+class SocketConnection final : public Connection {
+ public:
+  SocketConnection(asio::io_context& context, int fd, bool is_unix) : descriptor_(context, fd), is_unix_(is_unix) {
+    if (is_unix_) {
+      ucred credentials{};
+      socklen_t length = sizeof credentials;
+      if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &length) == 0) uid_ = static_cast<int>(credentials.uid);
+    } else {
+      const int on = 1;
+      ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    }
+  }
+
+  Task<Result<Frame>> read() override {
+    GRADFS_CO_TRYV(co_await fill(kFrameHeaderBytes));
+    std::array<std::byte, kFrameHeaderBytes> bytes;
+    std::memcpy(bytes.data(), buffer_.data(), kFrameHeaderBytes);
+    Frame frame;
+    GRADFS_CO_TRY(frame.header, decode_frame_header(bytes));
+    const std::size_t total = kFrameHeaderBytes + frame.header.message_length;
+    GRADFS_CO_TRYV(co_await fill(total));
+    frame.message.assign(buffer_.data() + kFrameHeaderBytes, frame.header.message_length);
+    buffer_.erase(0, total);
+    if (received_.size() < frame.header.descriptors) co_return Error(Errc::kCorrupt, "frame: descriptors are missing");
+    for (int i = 0; i < frame.header.descriptors; ++i) {
+      frame.descriptors.push_back(std::move(received_.front()));
+      received_.erase(received_.begin());
+    }
+    co_return frame;
+  }
+
+  Task<Result<void>> write(Frame frame) override {
+    if (!is_unix_ && !frame.descriptors.empty()) co_return Error(Errc::kNotSupported, "descriptors over TCP");
+    frame.header.descriptors = static_cast<std::uint8_t>(frame.descriptors.size());
+    frame.header.message_length = static_cast<std::uint32_t>(frame.message.size());
+    if (frame.message.size() > kMaxMessageBytes) co_return Error(Errc::kTooBig, "message");
+    std::string bytes(kFrameHeaderBytes, '\0');
+    encode_frame_header(frame.header, std::span<std::byte, kFrameHeaderBytes>(
+                                          reinterpret_cast<std::byte*>(bytes.data()), kFrameHeaderBytes));
+    bytes += frame.message;
+    std::size_t sent = 0;
+    while (sent < bytes.size()) {
+      const ssize_t n = send_some(bytes, sent, sent == 0 ? &frame.descriptors : nullptr);
+      if (n > 0) {
+        sent += static_cast<std::size_t>(n);
+      } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+        auto [ec] = co_await descriptor_.async_wait(Descriptor::wait_write, kUseTuple);
+        if (ec) co_return Error(Errc::kUnavailable, "connection closed");
+      } else if (errno != EINTR) {
+        co_return Error(Errc::kUnavailable, std::string("send: ") + std::strerror(errno));
+      }
+    }
+    co_return ok();
+  }
+
+  void close() override {
+    if (!descriptor_.is_open()) return;
+    ::shutdown(descriptor_.native_handle(), SHUT_RDWR);
+    boost::system::error_code ignored;
+    descriptor_.close(ignored);
+  }
+
+  int peer_uid() const override { return uid_; }
+
+ private:
+  Task<Result<void>> fill(std::size_t wanted) {
+    while (buffer_.size() < wanted) {
+      if (!descriptor_.is_open()) co_return Error(Errc::kUnavailable, "connection closed");
+      const ssize_t n = receive_some();
+      if (n > 0) continue;
+      if (n == 0) co_return Error(Errc::kUnavailable, "connection closed by the peer");
+      if (errno == EINTR) continue;
+      if (errno != EAGAIN && errno != EWOULDBLOCK) {
+        co_return Error(Errc::kUnavailable, std::string("receive: ") + std::strerror(errno));
+      }
+      auto [ec] = co_await descriptor_.async_wait(Descriptor::wait_read, kUseTuple);
+      if (ec) co_return Error(Errc::kUnavailable, "connection closed");
+    }
+    co_return ok();
+  }
+
+  ssize_t receive_some() {
+    char chunk[64 << 10];
+    iovec vector{chunk, sizeof chunk};
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * 4 * kMaxDescriptors)];
+    msghdr message{};
+    message.msg_iov = &vector;
+    message.msg_iovlen = 1;
+    if (is_unix_) {
+      message.msg_control = control;
+      message.msg_controllen = sizeof control;
+    }
+    const ssize_t n = ::recvmsg(descriptor_.native_handle(), &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (n > 0) buffer_.append(chunk, static_cast<std::size_t>(n));
+    if (n >= 0 && is_unix_) take_descriptors(message);
+    return n;
+  }
+
+  void take_descriptors(msghdr& message) {
+    for (cmsghdr* c = CMSG_FIRSTHDR(&message); c != nullptr; c = CMSG_NXTHDR(&message, c)) {
+      if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
+      const std::size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+      for (std::size_t i = 0; i < count; ++i) {
+        int fd = -1;
+        std::memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof fd);
+        received_.emplace_back(fd);
+      }
+    }
+  }
+
+  ssize_t send_some(const std::string& bytes, std::size_t from, const std::vector<UniqueFd>* descriptors) {
+    if (!descriptor_.is_open()) {
+      errno = EPIPE;
+      return -1;
+    }
+    iovec vector{const_cast<char*>(bytes.data()) + from, bytes.size() - from};
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kMaxDescriptors)] = {};
+    msghdr message{};
+    message.msg_iov = &vector;
+    message.msg_iovlen = 1;
+    if (descriptors != nullptr && !descriptors->empty()) {
+      message.msg_control = control;
+      message.msg_controllen = CMSG_SPACE(sizeof(int) * descriptors->size());
+      cmsghdr* c = CMSG_FIRSTHDR(&message);
+      c->cmsg_level = SOL_SOCKET;
+      c->cmsg_type = SCM_RIGHTS;
+      c->cmsg_len = CMSG_LEN(sizeof(int) * descriptors->size());
+      for (std::size_t i = 0; i < descriptors->size(); ++i) {
+        const int fd = (*descriptors)[i].get();
+        std::memcpy(CMSG_DATA(c) + i * sizeof(int), &fd, sizeof fd);
+      }
+    }
+    return ::sendmsg(descriptor_.native_handle(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+  }
+
+  Descriptor descriptor_;
+  const bool is_unix_;
+  int uid_ = -1;
+  std::string buffer_;              // bytes received and not yet taken
+  std::vector<UniqueFd> received_;  // descriptors received and not yet taken
+};
+
+class SocketListener final : public Listener {
+ public:
+  SocketListener(asio::io_context& context, int fd, std::string address, bool is_unix)
+      : context_(context), descriptor_(context, fd), address_(std::move(address)), is_unix_(is_unix) {}
+  ~SocketListener() override {
+    if (is_unix_) ::unlink(address_.c_str());
+  }
+
+  Task<Result<std::unique_ptr<Connection>>> accept() override {
+    for (;;) {
+      if (!descriptor_.is_open()) co_return Error(Errc::kUnavailable, "listener closed");
+      const int fd = ::accept4(descriptor_.native_handle(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+      if (fd >= 0) {
+        std::unique_ptr<Connection> connection = std::make_unique<SocketConnection>(context_, fd, is_unix_);
+        co_return connection;
+      }
+      if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) co_return errno_error("accept");
+      auto [ec] = co_await descriptor_.async_wait(Descriptor::wait_read, kUseTuple);
+      if (ec) co_return Error(Errc::kUnavailable, "listener closed");
+    }
+  }
+
+  void close() override {
+    boost::system::error_code ignored;
+    descriptor_.close(ignored);
+  }
+  std::string address() const override { return address_; }
+
+ private:
+  asio::io_context& context_;
+  Descriptor descriptor_;
+  const std::string address_;
+  const bool is_unix_;
+};
+
+class SocketTransport final : public Transport {
+ public:
+  explicit SocketTransport(Executor& executor) : context_(executor.impl().context) {}
+
+  Task<Result<std::unique_ptr<Connection>>> connect(std::string address, std::int64_t timeout_ns) override {
+    GRADFS_CO_TRY(SocketAddress target, parse_address(address));
+    UniqueFd fd(::socket(target.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    if (!fd) co_return errno_error("socket");
+    if (::connect(fd.get(), target.get(), target.length) != 0) {
+      if (errno != EINPROGRESS && errno != EAGAIN) {
+        co_return Error(Errc::kUnavailable, address + ": " + std::strerror(errno));
+      }
+      GRADFS_CO_TRYV(co_await wait_connected(fd, address, timeout_ns));
+    }
+    std::unique_ptr<Connection> out =
+        std::make_unique<SocketConnection>(context_, fd.release(), target.family() == AF_UNIX);
+    co_return out;
+  }
+
+  Result<std::unique_ptr<Listener>> listen(const std::string& address) override {
+    GRADFS_TRY(SocketAddress local, parse_address(address));
+    const bool is_unix = local.family() == AF_UNIX;
+    UniqueFd fd(::socket(local.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    if (!fd) return errno_error("socket");
+    const int on = 1;
+    ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (is_unix) ::unlink(address.c_str());
+    if (::bind(fd.get(), local.get(), local.length) != 0) return errno_error("bind " + address);
+    if (::listen(fd.get(), 1024) != 0) return errno_error("listen " + address);
+    std::string name = address;
+    if (!is_unix) {
+      ::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&local.storage), &local.length);
+      const auto* v4 = reinterpret_cast<const sockaddr_in*>(&local.storage);
+      name = address.substr(0, address.rfind(':') + 1) + std::to_string(ntohs(v4->sin_port));
+    }
+    std::unique_ptr<Listener> out = std::make_unique<SocketListener>(context_, fd.release(), name, is_unix);
+    return out;
+  }
+
+ private:
+  Task<Result<void>> wait_connected(UniqueFd& fd, const std::string& address, std::int64_t timeout_ns) {
+    Descriptor descriptor(context_, fd.get());
+    auto expired = std::make_shared<bool>(false);
+    asio::steady_timer timer(context_, std::chrono::nanoseconds(timeout_ns));
+    timer.async_wait([&descriptor, expired](const boost::system::error_code& ec) {
+      if (ec) return;
+      *expired = true;
+      descriptor.cancel();
+    });
+    auto [ec] = co_await descriptor.async_wait(Descriptor::wait_write, kUseTuple);
+    descriptor.release();
+    timer.cancel();
+    int error = 0;
+    socklen_t length = sizeof error;
+    ::getsockopt(fd.get(), SOL_SOCKET, SO_ERROR, &error, &length);
+    if (ec) co_return Error(Errc::kUnavailable, address + ": no answer");
+    if (error != 0) co_return Error(Errc::kUnavailable, address + ": " + std::strerror(error));
+    co_return ok();
+  }
+
+  asio::io_context& context_;
+};
+
+}  // namespace
+
+std::unique_ptr<Transport> make_socket_transport(Executor& executor) {
+  return std::make_unique<SocketTransport>(executor);
+}
+
+}  // namespace gradfs
