@@ -34,11 +34,15 @@ class ExecutorClock final : public Clock {
   Executor::Impl& impl_;
 };
 
-void watch(asio::posix::stream_descriptor& descriptor, std::function<bool()> handler) {
-  descriptor.async_wait(asio::posix::stream_descriptor::wait_read,
-                        [&descriptor, handler = std::move(handler)](const boost::system::error_code& ec) mutable {
-                          if (!ec && handler()) watch(descriptor, std::move(handler));
-                        });
+// Forgets the descriptor before the handler goes, which may own it.
+void watch(Executor::Impl& impl, Executor::Impl::Watched::iterator place, std::function<bool()> handler) {
+  place->async_wait(asio::posix::stream_descriptor::wait_read,
+                    [&impl, place, handler = std::move(handler)](const boost::system::error_code& ec) mutable {
+                      if (ec) return;
+                      if (handler()) return watch(impl, place, std::move(handler));
+                      place->release();
+                      impl.watched.erase(place);
+                    });
 }
 
 }  // namespace
@@ -84,8 +88,8 @@ void Executor::on_termination(std::function<void()> handler) {
 }
 
 void Executor::on_readable(int fd, std::function<bool()> handler) {
-  impl_->watched.emplace_back(impl_->context, fd);
-  watch(impl_->watched.back(), std::move(handler));
+  const auto place = impl_->watched.emplace(impl_->watched.end(), impl_->context, fd);
+  watch(*impl_, place, std::move(handler));
 }
 
 struct Waiter::Impl {
@@ -93,13 +97,25 @@ struct Waiter::Impl {
   Executor::Impl& executor;
   asio::steady_timer timer;
   bool woken = false;
+
+  // Takes the timer out of virtual time, where it still is there.
+  void leave_virtual_time() {
+    auto& timers = executor.virtual_timers;
+    const auto [first, last] = timers.equal_range(virtual_deadline_ns);
+    for (auto place = first; place != last; ++place) {
+      if (place->second == &timer) {
+        timers.erase(place);
+        return;
+      }
+    }
+  }
+  std::int64_t virtual_deadline_ns = -1;
 };
 
 Waiter::Waiter(Executor& executor) : impl_(std::make_unique<Impl>(executor.impl())) {}
 
 Waiter::~Waiter() {
-  if (impl_->executor.time == Executor::Time::kReal) return;
-  std::erase_if(impl_->executor.virtual_timers, [&](const auto& entry) { return entry.second == &impl_->timer; });
+  if (impl_->virtual_deadline_ns >= 0) impl_->leave_virtual_time();
 }
 
 Task<bool> Waiter::wait(std::int64_t timeout_ns) {
@@ -110,10 +126,12 @@ Task<bool> Waiter::wait(std::int64_t timeout_ns) {
   } else {
     impl_->timer.expires_at(asio::steady_timer::time_point::max());
     if (timeout_ns >= 0) {
-      impl_->executor.virtual_timers.emplace(impl_->executor.virtual_now_ns + timeout_ns, &impl_->timer);
+      impl_->virtual_deadline_ns = impl_->executor.virtual_now_ns + timeout_ns;
+      impl_->executor.virtual_timers.emplace(impl_->virtual_deadline_ns, &impl_->timer);
     }
   }
   co_await impl_->timer.async_wait(kUseTuple);
+  if (impl_->virtual_deadline_ns >= 0) impl_->leave_virtual_time();
   co_return impl_->woken;
 }
 

@@ -16,15 +16,19 @@ namespace gradfs {
 struct Executor::Impl {
   explicit Impl(Time mode);
 
+  using VirtualTimers = std::multimap<std::int64_t, boost::asio::steady_timer*>;
+  using Watched = std::list<boost::asio::posix::stream_descriptor>;
+
   const Time time;
+  // Simulated time, and who waits for it (in order of time, then of coming). Before `context`, whose destructor
+  // destroys the coroutines that still wait, and their waiters with them.
+  std::int64_t virtual_now_ns = kSecond_ns;
+  VirtualTimers virtual_timers;
+  std::unique_ptr<Clock> clock;
   boost::asio::io_context context;
   boost::asio::executor_work_guard<boost::asio::io_context::executor_type> guard;
-  std::unique_ptr<Clock> clock;
   std::unique_ptr<boost::asio::signal_set> signals;
-  std::list<boost::asio::posix::stream_descriptor> watched;
-  // Simulated time, and who waits for it (in order of time, then of coming).
-  std::int64_t virtual_now_ns = kSecond_ns;
-  std::multimap<std::int64_t, boost::asio::steady_timer*> virtual_timers;
+  Watched watched;
 };
 
 }  // namespace gradfs

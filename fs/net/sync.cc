@@ -20,7 +20,7 @@ struct Notify::Impl {
   std::list<Waiter*> waiters;
 };
 
-Notify::Notify(Executor& executor) : impl_(std::make_unique<Impl>(executor)) {}
+Notify::Notify(Executor& executor) : impl_(std::make_shared<Impl>(executor)) {}
 Notify::~Notify() = default;
 
 void Notify::notify_all() {
@@ -30,11 +30,21 @@ void Notify::notify_all() {
 }
 
 Task<bool> Notify::wait(std::int64_t timeout_ns) {
-  Waiter waiter(impl_->executor);
-  impl_->waiters.push_back(&waiter);
-  const bool notified = co_await waiter.wait(timeout_ns);
-  if (!notified) impl_->waiters.remove(&waiter);
-  co_return notified;
+  // The place in the list must not outlive the waiter, also where the executor destroys this coroutine unfinished.
+  struct Place {
+    explicit Place(std::shared_ptr<Impl> list) : impl(std::move(list)), waiter(impl->executor) {
+      impl->waiters.push_back(&waiter);
+    }
+    ~Place() {
+      if (!notified) impl->waiters.remove(&waiter);
+    }
+    std::shared_ptr<Impl> impl;
+    Waiter waiter;
+    bool notified = false;
+  };
+  Place place(impl_);
+  place.notified = co_await place.waiter.wait(timeout_ns);
+  co_return place.notified;
 }
 
 Task<AsyncMutex::Lock> AsyncMutex::lock() {
@@ -126,11 +136,13 @@ WorkerPool::WorkerPool(Executor& executor, unsigned threads) : impl_(std::make_u
 WorkerPool::~WorkerPool() = default;
 
 Task<> WorkerPool::run(std::function<void()> work) {
-  // Shared with the posted wake-up: whoever ends last frees it.
+  // Shared with the posted wake-up: whoever ends last frees it, on the executor's thread. What `work` owns goes
+  // before its caller goes on.
   auto waiter = std::make_shared<Waiter>(impl_->executor);
-  auto job = [this, waiter, work = std::move(work)] {
+  auto job = [&executor = impl_->executor, done = waiter, work = std::move(work)]() mutable {
     work();
-    impl_->executor.post([waiter] { waiter->wake(); });
+    work = nullptr;
+    executor.post([done = std::move(done)] { done->wake(); });
   };
   if (impl_->workers.empty()) {  // simulation: no threads, nothing runs beside
     job();

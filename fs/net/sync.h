@@ -25,7 +25,7 @@ class Notify {
 
  private:
   struct Impl;
-  std::unique_ptr<Impl> impl_;
+  std::shared_ptr<Impl> impl_;  // shared with those who wait
 };
 
 // First come, first served. Lock is RAII; it must not outlive the mutex.

@@ -1,0 +1,9 @@
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "coproc/descent/kernels.h"
+
+namespace gradfs::kernels_baseline {
+#include "coproc/descent/kernels_body.inc"
+}  // namespace gradfs::kernels_baseline

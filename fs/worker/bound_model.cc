@@ -1,0 +1,183 @@
+#include "fs/worker/bound_model.h"
+
+#include "fs/base/log.h"
+
+namespace gradfs {
+namespace {
+
+// Applied numbers are forgotten in batches: often enough to free landed images, seldom enough to cost nothing.
+constexpr std::int64_t kRetireEvery_ns = 20 * kMillisecond_ns;
+constexpr std::int64_t kRetireTimeout_ns = 30 * kSecond_ns;
+
+}  // namespace
+
+BoundModel::BoundModel(const WorkerContext& context, wire::BindingState state)
+    : context_(context),
+      state_(std::move(state)),
+      applier_(context.executor, 1),
+      scope_(context.executor),
+      commit_mutex_(context.executor),
+      queue_changed_(context.executor),
+      applied_changed_(context.executor) {}
+
+BoundModel::~BoundModel() = default;
+
+Task<Result<std::shared_ptr<BoundModel>>> BoundModel::load(const WorkerContext& context, wire::BindingState state) {
+  std::shared_ptr<BoundModel> model(new BoundModel(context, std::move(state)));
+  GRADFS_CO_TRYV(model->open_engine());
+  for (const auto& row : model->state_.pending()) {
+    if (row.sequence() <= model->applied_.value) continue;
+    GRADFS_CO_TRY(auto number, co_await model->number_from_row(row));
+    model->enqueue(std::move(number));
+  }
+  for (const auto& step : model->state_.last_steps()) {
+    model->workers_[step.worker()].last_step = std::max(model->workers_[step.worker()].last_step, step.last_step());
+  }
+  model->refused_ = model->state_.refused();
+  model->scope_.spawn(model->apply_loop());
+  model->scope_.spawn(model->retire_loop());
+  co_return model;
+}
+
+Result<void> BoundModel::open_engine() {
+  wire::CoprocState retired;
+  if (!retired.ParseFromString(state_.state())) return Error(Errc::kCorrupt, "state of the binding");
+  retired_ = Sequence{state_.retired()};
+  applied_text_ = retired.config_text();
+  applied_optimizer_ = InodeId{retired.optimizer()};
+
+  EngineFiles files;
+  GRADFS_TRY(files.model, context_.store.open_image(InodeId{state_.model()}, false));
+  GRADFS_TRY(ModelLayout layout, ModelLayout::read(files.model.get()));
+  layout_ = std::make_unique<ModelLayout>(std::move(layout));
+  auto control = context_.store.open_control(directory(), false);
+  if (!control) return Error(Errc::kLost, "the control file of " + state_.path());
+  files.control = std::move(control).value();
+  GRADFS_TRY(ControlState stands, read_control(files.control.get()));
+
+  for (const auto& row : state_.pending()) {
+    if (row.kind() != wire::CONFIG_EDIT || row.sequence() > stands.watermark.value) continue;
+    wire::PushRecord record;
+    if (!record.ParseFromString(row.record())) return Error(Errc::kCorrupt, "record of a push");
+    applied_text_ = record.config_text();
+    if (record.new_optimizer() != 0) applied_optimizer_ = InodeId{record.new_optimizer()};
+  }
+  GRADFS_TRY(applied_config_, parse_config(applied_text_));
+  GRADFS_TRY(files.optimizer, context_.store.open_image(applied_optimizer_, false));
+  GRADFS_TRY(engine_, Engine::open(std::move(files), context_.compute));
+  applied_ = engine_->watermark();
+  last_queued_ = applied_;
+  committed_config_ = applied_config_;
+  return ok();
+}
+
+Result<void> BoundModel::apply_input(Number& number) {
+  Input& input = *number.input;
+  if (auto* gradient = std::get_if<Gradient>(&input)) {
+    return engine_->apply_gradient(number.sequence, applied_config_, *gradient);
+  }
+  if (auto* assignment = std::get_if<Assignment>(&input)) return engine_->apply_assign(number.sequence, *assignment);
+  auto& change = std::get<ConfigChange>(input);
+  return engine_->apply_config(number.sequence, change.config, std::move(change.optimizer_file));
+}
+
+Task<> BoundModel::apply_loop() {
+  while (!stopping_ && !failed_) {
+    if (queue_.empty()) {
+      co_await queue_changed_.wait(-1);
+      continue;
+    }
+    const std::shared_ptr<Number> number = queue_.front();
+    number->phase = Number::Phase::kApplying;
+    Result<void> result = ok();
+    if (number->input) {
+      co_await applier_.run([&] { result = apply_input(*number); });
+    } else {
+      result = number->outcome;  // its bytes could not be read back after a restart
+    }
+    if (!result && engine_->watermark() < number->sequence) {
+      const Result<void> voided = engine_->apply_void(number->sequence);
+      if (!voided) {
+        failed_ = Error(Errc::kIo, "number " + std::to_string(number->sequence.value) + ": " + result.error().message());
+        spdlog::error("{}: the binding has stopped at {}", state_.path(), failed_->message());
+      } else {
+        spdlog::warn("{}: number {} is void: {}", state_.path(), number->sequence.value, result.error().message());
+      }
+    }
+    queue_.pop_front();
+    number->outcome = std::move(result);
+    number_applied(*number);
+  }
+  for (const auto& number : queue_) {
+    number->outcome = failed_ ? *failed_ : Error(Errc::kUnavailable, "the worker is ending");
+    number->phase = Number::Phase::kDone;
+    number->changed.notify_all();
+  }
+  applied_changed_.notify_all();
+}
+
+void BoundModel::number_applied(Number& number) {
+  applied_ = engine_->watermark();
+  if (number.outcome && number.input) {
+    if (auto* change = std::get_if<ConfigChange>(&*number.input)) {
+      applied_config_ = change->config;
+      applied_text_ = change->text;
+      if (change->optimizer_inode) applied_optimizer_ = change->optimizer_inode;
+    }
+    note_applied();
+  }
+  number.input.reset();  // unmaps the landed file
+  number.phase = Number::Phase::kDone;
+  number.changed.notify_all();
+  applied_changed_.notify_all();
+}
+
+Task<Result<void>> BoundModel::wait_applied(Sequence sequence) {
+  while (applied_ < sequence) {
+    if (failed_) co_return *failed_;
+    if (stopping_) co_return Error(Errc::kUnavailable, "the worker is ending");
+    co_await applied_changed_.wait(-1);
+  }
+  co_return ok();
+}
+
+Task<> BoundModel::retire_loop() {
+  while (!stopping_) {
+    if (retired_ == applied_) {
+      co_await applied_changed_.wait(-1);
+      continue;
+    }
+    co_await applied_changed_.wait(kRetireEvery_ns);
+    wire::CoprocState state;
+    state.set_config_text(applied_text_);
+    state.set_optimizer(applied_optimizer_.value);
+    state.set_applied(applied_.value);
+    const Sequence up_to = applied_;
+    wire::RetireRequest request;
+    request.set_binding(state_.binding());
+    request.set_up_to(up_to.value);
+    request.set_state(state.SerializeAsString());
+    auto retired = co_await context_.master.call<rpc::Retire>(std::move(request), {.timeout_ns = kRetireTimeout_ns});
+    if (!retired) {
+      if (retired.error().code == Errc::kNotFound) co_return;  // the binding is gone
+      spdlog::warn("{}: retire: {}", state_.path(), retired.error().message());
+      co_await context_.executor.clock().sleep_ns(kSecond_ns);
+      continue;
+    }
+    for (std::uint64_t n = retired_.value + 1; n <= up_to.value; ++n) {
+      auto removed = context_.store.remove_staged(binding(), Sequence{n});
+      if (!removed) spdlog::warn("staged copy: {}", removed.error().message());
+    }
+    retired_ = up_to;
+  }
+}
+
+Task<> BoundModel::stop() {
+  stopping_ = true;
+  scope_.close();
+  queue_changed_.notify_all();
+  applied_changed_.notify_all();
+  co_await scope_.join(10 * kSecond_ns);
+}
+
+}  // namespace gradfs
