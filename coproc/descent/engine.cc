@@ -1,6 +1,7 @@
 #include "coproc/descent/engine.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -59,7 +60,7 @@ Result<void> format_control(int fd, const ModelLayout& model, const ControlOptio
     return Error(Errc::kInvalid, "thread_slots is " + std::to_string(options.thread_slots));
   }
   const ControlSections sections = control_sections(model.stripes().size(), model.tensors().size(), options.thread_slots);
-  GRADFS_TRYV(preallocate(fd, 0));
+  if (::ftruncate(fd, 0) != 0) return errno_error("ftruncate");
   GRADFS_TRYV(preallocate(fd, sections.file_bytes));
   ControlHeader header{};
   header.format_version = kControlVersion;
