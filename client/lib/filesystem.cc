@@ -12,7 +12,6 @@ namespace {
 constexpr std::uint32_t kListPage = 1000;
 constexpr std::size_t kListMax = 1'000'000;
 constexpr int kDepthMax = 1000;
-constexpr std::int64_t kOpenTimeout_ns = 10 * kSecond_ns;
 
 std::uint32_t mode_with_umask(std::uint32_t mode) {
   const mode_t mask = ::umask(022);
@@ -49,7 +48,12 @@ struct Filesystem::Impl {
   const std::string program;
   SystemRandom random;
   RpcClient master;
-  std::map<std::string, std::unique_ptr<RpcClient>> workers;  // by endpoint
+  struct Worker {
+    enum State { kNew, kAnswers, kSilent };
+    std::unique_ptr<RpcClient> client;
+    State state = kNew;
+  };
+  std::map<std::string, Worker> workers;  // by endpoint
   std::uint64_t session = 0;
   std::int64_t lease_ns = 0;
   std::int64_t renewed_ns = 0;
@@ -82,14 +86,24 @@ Task<> Filesystem::disconnect() {
                                                        options);  // else its lease runs out
 }
 
-Result<RpcClient*> Filesystem::worker(const wire::WorkerAddress& address) {
-  GRADFS_TRY(const std::string endpoint, worker_endpoint(address));
-  auto& client = impl_->workers[endpoint];
-  if (client == nullptr) {
-    client =
+Task<Result<RpcClient*>> Filesystem::worker(wire::WorkerAddress address) {
+  GRADFS_CO_TRY(const std::string endpoint, worker_endpoint(address));
+  Impl::Worker& worker = impl_->workers[endpoint];
+  if (worker.client == nullptr) {
+    worker.client =
         std::make_unique<RpcClient>(impl_->executor, impl_->transport, endpoint, impl_->random.next_u64());
   }
-  return client.get();
+  if (worker.state == Impl::Worker::kNew) {
+    const CallOptions options{.timeout_ns = kConnectTimeout_ns};
+    const auto answer = co_await worker.client->call<rpc::WorkerStatus>(wire::Empty(), options);
+    worker.state = answer ? Impl::Worker::kAnswers : Impl::Worker::kSilent;
+  }
+  if (worker.state != Impl::Worker::kAnswers) {
+    co_return Error(
+        Errc::kUnavailable,
+        "the worker at " + endpoint + " does not answer: 'fsctl cluster up' starts it, if it has ended");
+  }
+  co_return worker.client.get();
 }
 
 Task<Result<wire::WorkerAddress>> Filesystem::worker_address(WorkerId worker) {
@@ -160,14 +174,13 @@ Task<Result<UniqueFd>> Filesystem::fetch_image(wire::WorkerAddress home, InodeId
     co_return Error(Errc::kNotSupported,
                     "the worker that holds the image is on another host: run this command there");
   }
-  GRADFS_CO_TRY(RpcClient * client, worker(home));
+  GRADFS_CO_TRY(RpcClient * client, co_await worker(home));
   wire::OpenImageRequest request;
   request.set_inode(inode.value);
   request.set_create(create);
   request.set_preallocate_bytes(bytes);
   std::vector<UniqueFd> descriptors;
-  const CallOptions options{.timeout_ns = create ? kCallTimeout_ns : kOpenTimeout_ns,
-                            .descriptors = &descriptors};
+  const CallOptions options{.timeout_ns = kCallTimeout_ns, .descriptors = &descriptors};
   auto reply = co_await client->call<rpc::OpenImage>(std::move(request), options);
   if (!reply) co_return reply.error();
   if (descriptors.size() != 1) co_return Error(Errc::kCorrupt, "the worker sent no descriptor");

@@ -55,8 +55,9 @@ class Filesystem {
   // A call to the master, with kCallTimeout_ns; what: begins the error's line.
   template <class Method>
   Task<Result<typename Method::Response>> call(typename Method::Request request, std::string what);
-  // A worker, connected at the first call. The reference lives as long as this object.
-  Result<RpcClient*> worker(const wire::WorkerAddress& address);
+  // A worker that answers; kUnavailable, at once the second time, if it does not. The client lives as long as
+  // this object.
+  Task<Result<RpcClient*>> worker(wire::WorkerAddress address);
   // The address of a worker by its id, from the master.
   Task<Result<wire::WorkerAddress>> worker_address(WorkerId worker);
 

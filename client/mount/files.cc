@@ -209,7 +209,9 @@ void Mount::read(Request request, OpenFile& file, std::size_t size, off_t offset
     const auto from = std::min(static_cast<std::size_t>(offset), file.text.size());
     return void(fuse_reply_buf(request, file.text.data() + from, std::min(size, file.text.size() - from)));
   }
-  fuse_bufvec buffer = FUSE_BUFVEC_INIT(size);
+  fuse_bufvec buffer{};
+  buffer.count = 1;
+  buffer.buf[0].size = size;
   buffer.buf[0].flags = static_cast<fuse_buf_flags>(FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK);
   buffer.buf[0].fd = image_fd(file);
   buffer.buf[0].pos = offset;
@@ -256,11 +258,13 @@ Task<Result<void>> Mount::commit_attributes(InodeId inode, bool end_lease) {
   known.committed_size = size;
   known.committed_mtime_ns = mtime_ns;
   known.attr.set_size(size);
+  known.attr.set_blocks(static_cast<std::uint64_t>(info.st_blocks));
   known.attr.set_mtime_ns(mtime_ns);
   wire::CloseRequest close;
   close.set_inode(inode.value);
   close.set_session(session_.value);
   close.set_size(size);
+  close.set_blocks(static_cast<std::uint64_t>(info.st_blocks));
   close.set_mtime_ns(mtime_ns);
   close.set_end_lease(end_lease);
   auto closed = co_await ask_master<rpc::Close>(std::move(close));

@@ -251,7 +251,7 @@ struct stat Mount::stat_of(const wire::Attr& attr) {
   out.st_uid = attr.uid();
   out.st_gid = attr.gid();
   out.st_size = static_cast<off_t>(attr.type() == wire::SYMLINK ? attr.symlink_target().size() : attr.size());
-  out.st_blocks = (out.st_size + 511) / 512;
+  out.st_blocks = attr.has_blocks() ? static_cast<blkcnt_t>(attr.blocks()) : (out.st_size + 511) / 512;
   out.st_blksize = 4096;
   set_time(out.st_atim, attr.atime_ns());
   set_time(out.st_mtim, attr.mtime_ns());

@@ -151,6 +151,7 @@ Result<wire::AttrResponse> set_attr(Transaction& txn, const wire::SetAttrRequest
     if (attr.is_inline() && request.size() > kInlineMax_bytes) return Error(Errc::kTooBig, "inline file");
     if (attr.is_inline()) inode.mutable_inline_data()->resize(request.size());
     attr.set_size(request.size());
+    attr.clear_blocks();
     attr.set_mtime_ns(txn.now_ns());
   }
   if (request.has_atime_ns()) attr.set_atime_ns(request.atime_ns());

@@ -102,6 +102,8 @@ Result<wire::Empty> close_file(Transaction& txn, const wire::CloseRequest& reque
   if (moved || attr.size() != request.size()) attr.set_ctime_ns(txn.now_ns());
   if (moved) attr.set_mtime_ns(request.mtime_ns());
   attr.set_size(request.size());
+  attr.clear_blocks();
+  if (request.has_blocks()) attr.set_blocks(request.blocks());
   txn.put_inode(inode);
   return wire::Empty();
 }

@@ -166,6 +166,7 @@ Task<> Worker::report_inode(InodeId inode) {
   wire::CloseRequest request;
   request.set_inode(inode.value);
   request.set_size(static_cast<std::uint64_t>(info.st_size));
+  request.set_blocks(static_cast<std::uint64_t>(info.st_blocks));
   request.set_mtime_ns(std::int64_t{info.st_mtim.tv_sec} * kSecond_ns + info.st_mtim.tv_nsec);
   request.set_end_lease(true);
   auto closed = co_await master_.call<rpc::Close>(std::move(request), {});

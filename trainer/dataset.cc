@@ -1,0 +1,77 @@
+#include "trainer/dataset.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+
+#include "fs/base/check.h"
+#include "trainer/idx.h"
+
+namespace gradfs::trainer {
+namespace {
+
+constexpr float kPixelScale = 1.0f / 255.0f;
+
+bool exists(const std::string& path) {
+  struct stat status {};
+  return ::stat(path.c_str(), &status) == 0;
+}
+
+Result<std::string> find_file(const std::string& directory, const std::string& stem, const std::string& ending) {
+  for (const char* separator : {"-", "."}) {
+    std::string path = directory + "/" + stem + separator + ending;
+    if (exists(path)) return path;
+  }
+  return Error(Errc::kNotFound,
+               directory + "/" + stem + "-" + ending + ": tools/get-mnist --to " + directory + " fetches it");
+}
+
+Result<Samples> load_part(const std::string& directory, const std::string& part) {
+  GRADFS_TRY(std::string images_path, find_file(directory, part + "-images", "idx3-ubyte"));
+  GRADFS_TRY(std::string labels_path, find_file(directory, part + "-labels", "idx1-ubyte"));
+  GRADFS_TRY(IdxArray images, read_idx(images_path, 3));
+  GRADFS_TRY(IdxArray labels, read_idx(labels_path, 1));
+  const std::size_t row_bytes = images.row_bytes();
+  if (images.rows() != labels.rows()) {
+    return Error(Errc::kInvalid, images_path + " has " + std::to_string(images.rows()) + " images, " + labels_path +
+                                     " " + std::to_string(labels.rows()) + " labels");
+  }
+  return Samples::make(std::move(images.data), row_bytes, std::move(labels.data));
+}
+
+}  // namespace
+
+Result<Samples> Samples::make(std::vector<std::uint8_t> pixels, std::size_t row_bytes,
+                              std::vector<std::uint8_t> labels) {
+  if (labels.empty() || row_bytes == 0) return Error(Errc::kInvalid, "no samples");
+  if (pixels.size() != labels.size() * row_bytes) return Error(Errc::kInvalid, "as many labels as rows are needed");
+  Samples out;
+  out.classes_ = std::size_t{*std::max_element(labels.begin(), labels.end())} + 1;
+  out.features_ = row_bytes;
+  out.pixels_ = std::move(pixels);
+  out.labels_ = std::move(labels);
+  return out;
+}
+
+void Samples::gather(std::span<const std::uint32_t> rows, std::span<float> features,
+                     std::span<std::uint8_t> labels) const {
+  GRADFS_CHECK(features.size() >= rows.size() * features_ && labels.size() >= rows.size());
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const std::uint8_t* from = pixels_.data() + rows[i] * features_;
+    float* to = features.data() + i * features_;
+    for (std::size_t j = 0; j < features_; ++j) to[j] = static_cast<float>(from[j]) * kPixelScale;
+    labels[i] = labels_[rows[i]];
+  }
+}
+
+Result<Dataset> load_dataset(const std::string& name, const std::string& directory) {
+  if (name != "mnist") return Error(Errc::kInvalid, "no data set '" + name + "'; there is mnist");
+  GRADFS_TRY(Samples train, load_part(directory, "train"));
+  GRADFS_TRY(Samples test, load_part(directory, "t10k"));
+  if (train.features() != test.features()) {
+    return Error(Errc::kInvalid, directory + ": images for training and for testing differ in size");
+  }
+  return Dataset{name, std::move(train), std::move(test)};
+}
+
+}  // namespace gradfs::trainer

@@ -1,0 +1,69 @@
+// The report of a run: one JSON file, old or new but never half.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "fs/base/result.h"
+#include "trainer/network.h"
+
+namespace gradfs::trainer {
+
+// The accuracies whose times are reported, as they are written in the report.
+inline constexpr const char* kMilestones[] = {"0.90", "0.95", "0.97", "0.975", "0.98"};
+
+struct Evaluation {
+  double seconds = 0;  // since the first batch, when the parameters were read
+  double epoch = 0;    // completed until then, with a fraction
+  double loss = 0;     // training loss, over the last epoch's worth of samples
+  double test_accuracy = 0;
+};
+
+struct Report {
+  std::string dataset;
+  std::string architecture;
+  std::string run;
+  std::vector<std::uint64_t> layers;  // widths: inputs, hidden layers, classes
+  std::uint64_t parameters = 0;
+  std::uint64_t workers = 0;
+  std::uint64_t partitions = 0;
+  std::optional<std::uint64_t> epochs;       // wanted; none if the run ended by time
+  std::optional<double> seconds_max;
+  double epochs_completed = 0;
+  std::uint64_t batch_size = 0;
+  std::uint64_t n_push = 1;
+  std::uint64_t n_fetch = 1;
+  std::uint64_t seed = 0;
+  std::string push;
+  std::string kernels;
+  std::string optimizer;
+  double test_accuracy = 0;
+  double train_loss = 0;
+  double train_seconds = 0;  // from the first batch to the last update
+  double samples_per_second = 0;
+  std::uint64_t samples = 0;
+  std::uint64_t gradients_applied = 0;  // pushes of this run that the model has acknowledged
+  std::uint64_t gradients_dropped = 0;  // pushes that its policy did not want
+  std::optional<std::uint64_t> model_version;
+  std::vector<std::uint64_t> workers_lost;  // numbers of those that ended before their work did
+  bool interrupted = false;
+  std::vector<Evaluation> history;
+  std::vector<std::string> command;
+};
+
+// The time of the first evaluation at or above an accuracy; none if none was.
+std::optional<double> seconds_to(const std::vector<Evaluation>& history, double accuracy);
+
+std::vector<std::uint64_t> layer_widths(const std::vector<DenseLayer>& layers);
+
+std::string report_json(const Report& report);
+
+// Whether the report could be written there: to be asked before a long run.
+Result<void> check_report_path(const std::string& path);
+// Replaces the file; one that is not a regular file (a pipe, /dev/stdout) is written to as it is. Leaves nothing
+// behind when it fails, as on a full disk.
+Result<void> write_report(const Report& report, const std::string& path);
+
+}  // namespace gradfs::trainer
