@@ -1,26 +1,28 @@
-# Tests of the real programs, through a real mount, on both data paths.
+# Tests that know only the built programs and the mount point, one a Python file. Mount tests run once for each data
+# path (GRADFS_PASSTHROUGH). A *_test.py that is not named here fails the configure step.
+find_program(GRADFS_PYTHON python3 PATHS /usr/bin NO_DEFAULT_PATH REQUIRED)
 
-# gradfs_blackbox_test(FOLDER NAME LABEL): tests/FOLDER/NAME_test.py with passthrough and without.
-function(gradfs_blackbox_test folder name label)
-  foreach(path on off)
-    if(path STREQUAL on)
-      set(test ${folder}.${name}.passthrough)
-    else()
-      set(test ${folder}.${name}.plain)
-    endif()
-    add_test(NAME ${test} COMMAND /usr/bin/python3 ${CMAKE_CURRENT_SOURCE_DIR}/${folder}/${name}_test.py)
-    set_tests_properties(${test} PROPERTIES LABELS ${label} TIMEOUT 400 RUN_SERIAL ON
-      ENVIRONMENT "GRADFS_BIN=${CMAKE_RUNTIME_OUTPUT_DIRECTORY};GRADFS_PASSTHROUGH=${path}")
-  endforeach()
+function(gradfs_blackbox name folder label timeout)
+  add_test(NAME ${name} COMMAND ${GRADFS_PYTHON} -B ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/${folder})
+  set_tests_properties(${name} PROPERTIES LABELS ${label} TIMEOUT ${timeout} RUN_SERIAL ON
+    ENVIRONMENT "GRADFS_BIN=${CMAKE_RUNTIME_OUTPUT_DIRECTORY};GRADFS_PASSTHROUGH=${ARGN}")
 endfunction()
 
-file(GLOB mount_tests CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR}/mount mount/*_test.py)
-foreach(file ${mount_tests})
-  string(REPLACE "_test.py" "" name ${file})
-  gradfs_blackbox_test(mount ${name} mount)
+set(mount_tests posix attributes persist model slots refusal config landing)
+set(multiproc_tests)
+
+foreach(test IN LISTS mount_tests)
+  gradfs_blackbox(mount.${test}.passthrough mount/${test}_test.py mount 300 on)
+  gradfs_blackbox(mount.${test}.plain mount/${test}_test.py mount 300 off)
 endforeach()
-file(GLOB process_tests CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR}/multiproc multiproc/*_test.py)
-foreach(file ${process_tests})
-  string(REPLACE "_test.py" "" name ${file})
-  gradfs_blackbox_test(multiproc ${name} train)
+
+foreach(folder mount multiproc)
+  file(GLOB found CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_LIST_DIR}/${folder}
+    ${CMAKE_CURRENT_LIST_DIR}/${folder}/*_test.py)
+  list(TRANSFORM found REPLACE "_test\\.py$" "")
+  foreach(test IN LISTS found)
+    if(NOT test IN_LIST ${folder}_tests)
+      message(FATAL_ERROR "tests/${folder}/${test}_test.py is not registered in tests/blackbox.cmake")
+    endif()
+  endforeach()
 endforeach()

@@ -60,7 +60,8 @@ struct Filesystem::Impl {
 };
 
 Error about(const std::string& what, const Error& error) {
-  return {error.code, what + ": " + error.message()};
+  const bool says_all = error.code == Errc::kUnavailable && !error.detail.empty();
+  return {error.code, what + ": " + (says_all ? error.detail : error.message())};
 }
 
 Filesystem::Filesystem(Executor& executor, Transport& transport, std::string address, std::string program)

@@ -103,7 +103,7 @@ class Filesystem {
   std::unique_ptr<Impl> impl_;
 };
 
-// The same error with "WHAT: TEXT: DETAIL" as its line.
+// The same error with "WHAT: TEXT: DETAIL" as its line; where nobody answers the detail says it all.
 Error about(const std::string& what, const Error& error);
 
 template <class Method>

@@ -48,7 +48,8 @@ class RpcServer {
   Result<std::string> listen(Transport& transport, const std::string& address);
   // Sent with every answer; see "every message of the master carries its epoch".
   void set_epoch(std::uint64_t epoch);
-  // Stops accepting, closes connections, waits for running handlers (at most timeout_ns).
+  // Stops accepting, closes connections, waits for running handlers (at most timeout_ns). The destructor closes
+  // too, and does not wait: what the handlers refer to must then outlive the executor's run.
   Task<> shutdown(std::int64_t timeout_ns);
 
   using RawHandler = std::function<Task<Result<std::string>>(std::string, CallContext&)>;
@@ -56,7 +57,7 @@ class RpcServer {
  private:
   void add(std::uint16_t method, RawHandler handler);
   struct Impl;
-  std::unique_ptr<Impl> impl_;
+  std::shared_ptr<Impl> impl_;  // shared with the coroutines that serve
 };
 
 struct CallOptions {
@@ -76,7 +77,8 @@ class RpcClient {
   template <class Method>
   Task<Result<typename Method::Response>> call(typename Method::Request request, CallOptions options);
 
-  // The highest epoch seen in answers; answers with a lower one are refused (kStaleEpoch).
+  // The highest epoch seen in answers. One with a lower epoch comes from a master that was replaced: it is refused,
+  // the connection dropped, and the call tried again; kStaleEpoch if it finds no better one in time.
   [[nodiscard]] std::uint64_t epoch() const;
   [[nodiscard]] bool connected() const;
   [[nodiscard]] std::uint64_t client_id() const;

@@ -24,22 +24,22 @@ struct RpcServer::Impl {
     std::size_t calls = 0;
   };
 
-  Task<> accept_loop(Listener& listener) {
+  static Task<> accept_loop(std::shared_ptr<Impl> self, std::shared_ptr<Listener> listener) {
     for (;;) {
-      auto connection = co_await listener.accept();
+      auto connection = co_await listener->accept();
       if (!connection && connection.error().code == Errc::kUnavailable) co_return;
       if (!connection) {  // out of descriptors, say: try again soon
         spdlog::warn("accept: {}", connection.error().message());
-        co_await executor.clock().sleep_ns(100 * kMillisecond_ns);
+        co_await self->executor.clock().sleep_ns(100 * kMillisecond_ns);
         continue;
       }
-      auto peer = std::make_shared<Peer>(executor, std::move(connection).value());
-      peers.push_back(peer);
-      if (!scope.spawn(read_loop(peer))) co_return;
+      auto peer = std::make_shared<Peer>(self->executor, std::move(connection).value());
+      self->peers.push_back(peer);
+      if (!self->scope.spawn(read_loop(self, peer))) co_return;
     }
   }
 
-  Task<> read_loop(std::shared_ptr<Peer> peer) {
+  static Task<> read_loop(std::shared_ptr<Impl> self, std::shared_ptr<Peer> peer) {
     for (;;) {
       auto frame = co_await peer->connection->read();
       if (!frame || frame.value().header.kind != FrameKind::kRequest) {
@@ -48,13 +48,13 @@ struct RpcServer::Impl {
       }
       while (peer->calls >= kMaxCallsPerConnection) co_await peer->ended.wait(-1);
       ++peer->calls;
-      if (!scope.spawn(serve(peer, std::move(frame).value()))) break;
+      if (!self->scope.spawn(serve(self, peer, std::move(frame).value()))) break;
     }
     peer->connection->close();
-    std::erase_if(peers, [&](const auto& other) { return other == peer; });
+    std::erase_if(self->peers, [&](const auto& other) { return other == peer; });
   }
 
-  Task<> serve(std::shared_ptr<Peer> peer, Frame request) {
+  static Task<> serve(std::shared_ptr<Impl> self, std::shared_ptr<Peer> peer, Frame request) {
     CallContext context;
     context.client = request.header.client;
     context.request_id = request.header.request_id;
@@ -62,45 +62,55 @@ struct RpcServer::Impl {
     context.peer_epoch = request.header.epoch;
     context.peer_uid = peer->connection->peer_uid();
     if (request.header.deadline_ms > 0) {
-      context.deadline_ns = executor.clock().now_ns() + request.header.deadline_ms * kMillisecond_ns;
+      context.deadline_ns = self->executor.clock().now_ns() + request.header.deadline_ms * kMillisecond_ns;
     }
-    Frame response;
-    response.header = request.header;
-    response.header.kind = FrameKind::kResponse;
-    const auto handler = handlers.find(request.header.method);
-    if (handler == handlers.end()) {
-      response.header.status = Errc::kNotSupported;
-      response.message = "method " + std::to_string(request.header.method);
-    } else {
-      auto result = co_await handler->second(std::move(request.message), context);
-      if (result) {
-        response.message = std::move(result).value();
-      } else {
-        response.header.status = result.error().code;
-        response.message = std::move(result).error().detail;
-      }
+    Result<std::string> result = Error(Errc::kNotSupported, "method " + std::to_string(request.header.method));
+    const auto handler = self->handlers.find(request.header.method);
+    if (handler != self->handlers.end()) {
+      result = co_await handler->second(std::move(request.message), context);
     }
-    response.header.epoch = epoch;
-    response.descriptors = std::move(context.reply_descriptors);
-    {
-      auto lock = co_await peer->write_mutex.lock();
-      auto written = co_await peer->connection->write(std::move(response));
-      if (!written) peer->connection->close();
-    }
+    co_await self->answer(*peer, request.header, std::move(result), std::move(context.reply_descriptors));
     --peer->calls;
     peer->ended.notify_all();
+  }
+
+  // An answer that cannot be sent (too big, descriptors over TCP) becomes an error of its call.
+  Task<> answer(Peer& peer, FrameHeader request, Result<std::string> result, std::vector<UniqueFd> descriptors) {
+    const auto lock = co_await peer.write_mutex.lock();
+    for (;;) {
+      Frame response;
+      response.header = request;
+      response.header.kind = FrameKind::kResponse;
+      response.header.status = result ? Errc::kOk : result.error().code;
+      response.header.epoch = epoch;
+      response.message = result ? std::move(result).value() : std::move(result).error().detail;
+      response.descriptors = std::move(descriptors);
+      const bool was_error = response.header.status != Errc::kOk;
+      auto written = co_await peer.connection->write(std::move(response));
+      if (written) co_return;
+      if (written.error().code == Errc::kUnavailable || was_error) break;
+      result = written.error();
+      descriptors.clear();
+    }
+    peer.connection->close();
+  }
+
+  void close() {
+    scope.close();
+    for (const auto& listener : listeners) listener->close();
+    for (const auto& peer : peers) peer->connection->close();
   }
 
   Executor& executor;
   Scope scope;
   std::unordered_map<std::uint16_t, RawHandler> handlers;
-  std::vector<std::unique_ptr<Listener>> listeners;
+  std::vector<std::shared_ptr<Listener>> listeners;
   std::vector<std::shared_ptr<Peer>> peers;
   std::uint64_t epoch = 0;
 };
 
-RpcServer::RpcServer(Executor& executor) : impl_(std::make_unique<Impl>(executor)) {}
-RpcServer::~RpcServer() = default;
+RpcServer::RpcServer(Executor& executor) : impl_(std::make_shared<Impl>(executor)) {}
+RpcServer::~RpcServer() { impl_->close(); }
 
 void RpcServer::add(std::uint16_t method, RawHandler handler) {
   const bool added = impl_->handlers.emplace(method, std::move(handler)).second;
@@ -108,21 +118,19 @@ void RpcServer::add(std::uint16_t method, RawHandler handler) {
 }
 
 Result<std::string> RpcServer::listen(Transport& transport, const std::string& address) {
-  GRADFS_TRY(auto listener, transport.listen(address));
-  std::string actual = listener->address();
-  impl_->listeners.push_back(std::move(listener));
-  impl_->scope.spawn(impl_->accept_loop(*impl_->listeners.back()));
-  return actual;
+  GRADFS_TRY(auto made, transport.listen(address));
+  const std::shared_ptr<Listener> listener = std::move(made);
+  impl_->listeners.push_back(listener);
+  impl_->scope.spawn(Impl::accept_loop(impl_, listener));
+  return listener->address();
 }
 
 void RpcServer::set_epoch(std::uint64_t epoch) { impl_->epoch = epoch; }
 
 Task<> RpcServer::shutdown(std::int64_t timeout_ns) {
-  impl_->scope.close();
-  for (auto& listener : impl_->listeners) listener->close();
-  const auto peers = impl_->peers;
-  for (const auto& peer : peers) peer->connection->close();
-  co_await impl_->scope.join(timeout_ns);
+  const auto impl = impl_;
+  impl->close();
+  co_await impl->scope.join(timeout_ns);
 }
 
 }  // namespace gradfs

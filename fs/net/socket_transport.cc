@@ -1,13 +1,16 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/ip/address.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <cerrno>
 #include <cstring>
@@ -21,6 +24,12 @@ namespace {
 
 constexpr auto kUseTuple = asio::as_tuple(asio::use_awaitable);
 using Descriptor = asio::posix::stream_descriptor;
+
+constexpr std::size_t kReceiveBufferBytes = 64 << 10;
+// A peer that takes nothing for so long is lost.
+constexpr std::int64_t kWriteStall_ns = 10 * kSecond_ns;
+// A peer that always has another frame ready lets the others have their turn after this many.
+constexpr unsigned kFramesAtOnce = 64;
 
 // A socket address of either family.
 struct SocketAddress {
@@ -76,9 +85,23 @@ Result<SocketAddress> parse_address(const std::string& text) {
   return out;
 }
 
+// Waits until the descriptor is ready, at most timeout_ns. false: not in time, or closed; a wait that runs out also
+// ends the descriptor's other waits.
+Task<bool> wait_ready(Descriptor& descriptor, Descriptor::wait_type event, std::int64_t timeout_ns) {
+  auto waiting = std::make_shared<Descriptor*>(&descriptor);
+  asio::steady_timer timer(descriptor.get_executor(), std::chrono::nanoseconds(timeout_ns));
+  timer.async_wait([waiting](const boost::system::error_code& ec) {
+    if (!ec && *waiting != nullptr) (*waiting)->cancel();
+  });
+  auto [ec] = co_await descriptor.async_wait(event, kUseTuple);
+  *waiting = nullptr;
+  co_return !ec;
+}
+
 class SocketConnection final : public Connection {
  public:
-  SocketConnection(asio::io_context& context, int fd, bool is_unix) : descriptor_(context, fd), is_unix_(is_unix) {
+  SocketConnection(asio::io_context& context, int fd, bool is_unix)
+      : descriptor_(context, fd), is_unix_(is_unix), buffer_(kReceiveBufferBytes) {
     if (is_unix_) {
       ucred credentials{};
       socklen_t length = sizeof credentials;
@@ -90,40 +113,49 @@ class SocketConnection final : public Connection {
   }
 
   Task<Result<Frame>> read() override {
-    GRADFS_CO_TRYV(co_await fill(kFrameHeaderBytes));
+    if (++frames_at_once_ > kFramesAtOnce) {
+      frames_at_once_ = 0;
+      co_await asio::post(descriptor_.get_executor(), asio::use_awaitable);
+    }
+    while (end_ - begin_ < kFrameHeaderBytes) {
+      GRADFS_CO_TRYV(co_await receive({}));
+    }
     std::array<std::byte, kFrameHeaderBytes> bytes;
-    std::memcpy(bytes.data(), buffer_.data(), kFrameHeaderBytes);
+    std::memcpy(bytes.data(), buffer_.data() + begin_, kFrameHeaderBytes);
+    begin_ += kFrameHeaderBytes;
     Frame frame;
     GRADFS_CO_TRY(frame.header, decode_frame_header(bytes));
-    const std::size_t total = kFrameHeaderBytes + frame.header.message_length;
-    GRADFS_CO_TRYV(co_await fill(total));
-    frame.message.assign(buffer_.data() + kFrameHeaderBytes, frame.header.message_length);
-    buffer_.erase(0, total);
-    if (received_.size() < frame.header.descriptors) co_return Error(Errc::kCorrupt, "frame: descriptors are missing");
-    for (int i = 0; i < frame.header.descriptors; ++i) {
-      frame.descriptors.push_back(std::move(received_.front()));
-      received_.erase(received_.begin());
+    frame.message.resize(frame.header.message_length);
+    std::size_t have = std::min<std::size_t>(frame.message.size(), end_ - begin_);
+    std::memcpy(frame.message.data(), buffer_.data() + begin_, have);
+    begin_ += have;
+    while (have < frame.message.size()) {
+      GRADFS_CO_TRY(const std::size_t more, co_await receive(std::span(frame.message).subspan(have)));
+      have += more;
     }
+    if (received_.size() < frame.header.descriptors) co_return Error(Errc::kCorrupt, "frame: descriptors are missing");
+    const auto own_end = received_.begin() + frame.header.descriptors;
+    frame.descriptors.assign(std::move_iterator(received_.begin()), std::move_iterator(own_end));
+    received_.erase(received_.begin(), own_end);
     co_return frame;
   }
 
   Task<Result<void>> write(Frame frame) override {
     if (!is_unix_ && !frame.descriptors.empty()) co_return Error(Errc::kNotSupported, "descriptors over TCP");
+    if (frame.descriptors.size() > kMaxDescriptors) co_return Error(Errc::kInvalid, "too many descriptors");
+    if (frame.message.size() > kMaxMessageBytes) co_return Error(Errc::kTooBig, "message");
     frame.header.descriptors = static_cast<std::uint8_t>(frame.descriptors.size());
     frame.header.message_length = static_cast<std::uint32_t>(frame.message.size());
-    if (frame.message.size() > kMaxMessageBytes) co_return Error(Errc::kTooBig, "message");
-    std::string bytes(kFrameHeaderBytes, '\0');
-    encode_frame_header(frame.header, std::span<std::byte, kFrameHeaderBytes>(
-                                          reinterpret_cast<std::byte*>(bytes.data()), kFrameHeaderBytes));
-    bytes += frame.message;
-    std::size_t sent = 0;
-    while (sent < bytes.size()) {
-      const ssize_t n = send_some(bytes, sent, sent == 0 ? &frame.descriptors : nullptr);
+    std::array<std::byte, kFrameHeaderBytes> header;
+    encode_frame_header(frame.header, header);
+    const std::size_t total = header.size() + frame.message.size();
+    for (std::size_t sent = 0; sent < total;) {
+      const ssize_t n = send_some(header, frame, sent);
       if (n > 0) {
         sent += static_cast<std::size_t>(n);
       } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
-        auto [ec] = co_await descriptor_.async_wait(Descriptor::wait_write, kUseTuple);
-        if (ec) co_return Error(Errc::kUnavailable, "connection closed");
+        const bool ready = co_await wait_ready(descriptor_, Descriptor::wait_write, kWriteStall_ns);
+        if (!ready) co_return Error(Errc::kUnavailable, "connection closed, or the peer takes nothing");
       } else if (errno != EINTR) {
         co_return Error(Errc::kUnavailable, std::string("send: ") + std::strerror(errno));
       }
@@ -141,35 +173,45 @@ class SocketConnection final : public Connection {
   int peer_uid() const override { return uid_; }
 
  private:
-  Task<Result<void>> fill(std::size_t wanted) {
-    while (buffer_.size() < wanted) {
+  // Waits for bytes: first into `direct`, what is beyond it into the buffer. Returns how many went into `direct`.
+  Task<Result<std::size_t>> receive(std::span<char> direct) {
+    if (begin_ > 0) {
+      std::memmove(buffer_.data(), buffer_.data() + begin_, end_ - begin_);
+      end_ -= begin_;
+      begin_ = 0;
+    }
+    for (;;) {
       if (!descriptor_.is_open()) co_return Error(Errc::kUnavailable, "connection closed");
-      const ssize_t n = receive_some();
-      if (n > 0) continue;
+      const ssize_t n = receive_some(direct);
+      if (received_.size() > 2 * kMaxDescriptors) co_return Error(Errc::kCorrupt, "frame: too many descriptors");
+      if (n > 0) {
+        const std::size_t taken = std::min(direct.size(), static_cast<std::size_t>(n));
+        end_ += static_cast<std::size_t>(n) - taken;
+        co_return taken;
+      }
       if (n == 0) co_return Error(Errc::kUnavailable, "connection closed by the peer");
       if (errno == EINTR) continue;
       if (errno != EAGAIN && errno != EWOULDBLOCK) {
         co_return Error(Errc::kUnavailable, std::string("receive: ") + std::strerror(errno));
       }
+      frames_at_once_ = 0;
       auto [ec] = co_await descriptor_.async_wait(Descriptor::wait_read, kUseTuple);
       if (ec) co_return Error(Errc::kUnavailable, "connection closed");
     }
-    co_return ok();
   }
 
-  ssize_t receive_some() {
-    char chunk[64 << 10];
-    iovec vector{chunk, sizeof chunk};
+  ssize_t receive_some(std::span<char> direct) {
+    std::array<iovec, 2> vectors{iovec{direct.data(), direct.size()},
+                                 iovec{buffer_.data() + end_, buffer_.size() - end_}};
     alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * 4 * kMaxDescriptors)];
     msghdr message{};
-    message.msg_iov = &vector;
-    message.msg_iovlen = 1;
+    message.msg_iov = vectors.data();
+    message.msg_iovlen = vectors.size();
     if (is_unix_) {
       message.msg_control = control;
       message.msg_controllen = sizeof control;
     }
     const ssize_t n = ::recvmsg(descriptor_.native_handle(), &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    if (n > 0) buffer_.append(chunk, static_cast<std::size_t>(n));
     if (n >= 0 && is_unix_) take_descriptors(message);
     return n;
   }
@@ -186,25 +228,30 @@ class SocketConnection final : public Connection {
     }
   }
 
-  ssize_t send_some(const std::string& bytes, std::size_t from, const std::vector<UniqueFd>* descriptors) {
+  // Sends what it can of the frame from byte `sent` on; the descriptors go with the first byte.
+  ssize_t send_some(std::span<std::byte> header, Frame& frame, std::size_t sent) {
     if (!descriptor_.is_open()) {
       errno = EPIPE;
       return -1;
     }
-    iovec vector{const_cast<char*>(bytes.data()) + from, bytes.size() - from};
+    const std::size_t of_header = std::min(sent, header.size());
+    const std::size_t of_message = sent - of_header;
+    std::array<iovec, 2> vectors{iovec{header.data() + of_header, header.size() - of_header},
+                                 iovec{frame.message.data() + of_message, frame.message.size() - of_message}};
     alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int) * kMaxDescriptors)] = {};
     msghdr message{};
-    message.msg_iov = &vector;
-    message.msg_iovlen = 1;
-    if (descriptors != nullptr && !descriptors->empty()) {
+    message.msg_iov = vectors.data();
+    message.msg_iovlen = vectors.size();
+    if (sent == 0 && !frame.descriptors.empty()) {
+      const std::size_t bytes = sizeof(int) * frame.descriptors.size();
       message.msg_control = control;
-      message.msg_controllen = CMSG_SPACE(sizeof(int) * descriptors->size());
+      message.msg_controllen = CMSG_SPACE(bytes);
       cmsghdr* c = CMSG_FIRSTHDR(&message);
       c->cmsg_level = SOL_SOCKET;
       c->cmsg_type = SCM_RIGHTS;
-      c->cmsg_len = CMSG_LEN(sizeof(int) * descriptors->size());
-      for (std::size_t i = 0; i < descriptors->size(); ++i) {
-        const int fd = (*descriptors)[i].get();
+      c->cmsg_len = CMSG_LEN(bytes);
+      for (std::size_t i = 0; i < frame.descriptors.size(); ++i) {
+        const int fd = frame.descriptors[i].get();
         std::memcpy(CMSG_DATA(c) + i * sizeof(int), &fd, sizeof fd);
       }
     }
@@ -214,17 +261,20 @@ class SocketConnection final : public Connection {
   Descriptor descriptor_;
   const bool is_unix_;
   int uid_ = -1;
-  std::string buffer_;              // bytes received and not yet taken
+  unsigned frames_at_once_ = 0;     // read since this connection last waited
+  std::vector<char> buffer_;        // [begin_, end_) is received and not yet taken
+  std::size_t begin_ = 0;
+  std::size_t end_ = 0;
   std::vector<UniqueFd> received_;  // descriptors received and not yet taken
 };
 
 class SocketListener final : public Listener {
  public:
   SocketListener(asio::io_context& context, int fd, std::string address, bool is_unix)
-      : context_(context), descriptor_(context, fd), address_(std::move(address)), is_unix_(is_unix) {}
-  ~SocketListener() override {
-    if (is_unix_) ::unlink(address_.c_str());
+      : context_(context), descriptor_(context, fd), address_(std::move(address)), is_unix_(is_unix) {
+    if (is_unix_) ::stat(address_.c_str(), &own_);
   }
+  ~SocketListener() override { close(); }
 
   Task<Result<std::unique_ptr<Connection>>> accept() override {
     for (;;) {
@@ -241,8 +291,13 @@ class SocketListener final : public Listener {
   }
 
   void close() override {
+    if (!descriptor_.is_open()) return;
     boost::system::error_code ignored;
     descriptor_.close(ignored);
+    // A server that was started since may have put its own socket there.
+    struct stat now {};
+    if (!is_unix_ || ::stat(address_.c_str(), &now) != 0) return;
+    if (now.st_ino == own_.st_ino && now.st_dev == own_.st_dev) ::unlink(address_.c_str());
   }
   std::string address() const override { return address_; }
 
@@ -251,6 +306,7 @@ class SocketListener final : public Listener {
   Descriptor descriptor_;
   const std::string address_;
   const bool is_unix_;
+  struct stat own_ {};  // of the Unix socket's name
 };
 
 class SocketTransport final : public Transport {
@@ -262,7 +318,7 @@ class SocketTransport final : public Transport {
     UniqueFd fd(::socket(target.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     if (!fd) co_return errno_error("socket");
     if (::connect(fd.get(), target.get(), target.length) != 0) {
-      if (errno != EINPROGRESS && errno != EAGAIN) {
+      if (errno != EINPROGRESS) {
         co_return Error(Errc::kUnavailable, address + ": " + std::strerror(errno));
       }
       GRADFS_CO_TRYV(co_await wait_connected(fd, address, timeout_ns));
@@ -294,21 +350,13 @@ class SocketTransport final : public Transport {
 
  private:
   Task<Result<void>> wait_connected(UniqueFd& fd, const std::string& address, std::int64_t timeout_ns) {
-    Descriptor descriptor(context_, fd.get());
-    auto expired = std::make_shared<bool>(false);
-    asio::steady_timer timer(context_, std::chrono::nanoseconds(timeout_ns));
-    timer.async_wait([&descriptor, expired](const boost::system::error_code& ec) {
-      if (ec) return;
-      *expired = true;
-      descriptor.cancel();
-    });
-    auto [ec] = co_await descriptor.async_wait(Descriptor::wait_write, kUseTuple);
-    descriptor.release();
-    timer.cancel();
+    Descriptor descriptor(context_, fd.release());
+    const bool ready = co_await wait_ready(descriptor, Descriptor::wait_write, timeout_ns);
+    fd.reset(descriptor.release());
+    if (!ready) co_return Error(Errc::kUnavailable, address + ": no answer");
     int error = 0;
     socklen_t length = sizeof error;
     ::getsockopt(fd.get(), SOL_SOCKET, SO_ERROR, &error, &length);
-    if (ec) co_return Error(Errc::kUnavailable, address + ": no answer");
     if (error != 0) co_return Error(Errc::kUnavailable, address + ": " + std::strerror(error));
     co_return ok();
   }

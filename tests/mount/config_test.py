@@ -116,14 +116,6 @@ class Edits(ClusterCase):
         self.assertEqual(read_file(self.file).decode(), config("sgd", 0.5))
         self.push_at(0.5)
 
-    def test_groups(self):
-        self.model.configure(config("sgd", 0.5) + '[[group]]\nmatch = "*.bias"\nlr_scale = 0.5\n'
-                             '[[group]]\nmatch = "head"\nfrozen = true\n')
-        self.model.push(self.model.start)
-        rates = {"fc.weight": 0.5, "fc.bias": 0.25, "head": 0.0, "scale": 0.5}
-        for name, tensor in self.model.read().items():
-            self.assertEqual(list(tensor.data), [x - rates[name] * x for x in self.model.start[name].data], name)
-
     def refuse(self, way, text):
         self.push_at(1)
         old = read_file(self.file)

@@ -85,9 +85,11 @@ class Slots(ClusterCase):
         with mmap.mmap(fd, len(content)) as view:
             view[:] = content
             view.flush()
-            self.expect(0, "msync pushed")
+            # Without passthrough msync reaches the daemon as the very request that fsync sends.
+            pushed = 0 if os.environ.get("GRADFS_PASSTHROUGH") != "off" else 1
+            self.expect(pushed, "msync")
             os.fsync(fd)
-            self.expect(1, "fsync after a store through a map")
+            self.expect(pushed + 1, "fsync after a store through a map")
             view[:] = content
             os.fsync(fd)
             self.expect(2, "fsync again")

@@ -18,6 +18,7 @@ namespace {
 
 namespace files = std::filesystem;
 
+constexpr std::uint64_t kMemoryMin_bytes = 1 << 20;
 constexpr std::int64_t kReadyTimeout_ns = 60 * kSecond_ns;  // a worker may have pushes to apply again
 constexpr std::int64_t kMountProbe_ns = 3 * kSecond_ns;
 constexpr std::int64_t kEndTimeout_ns = 5 * kSecond_ns;
@@ -58,7 +59,10 @@ Result<ClusterOptions> merge_options(const UpArguments& arguments,
     return Error(Errc::kInvalid, "--workers " + std::to_string(options.workers) +
                                      ": only 1 worker is possible in this version");
   }
-  GRADFS_TRYV(parse_size(options.memory));
+  GRADFS_TRY(const std::uint64_t memory, parse_size(options.memory));
+  if (memory < kMemoryMin_bytes) {
+    return Error(Errc::kInvalid, "--memory " + options.memory + ": a worker needs at least 1MiB");
+  }
   return options;
 }
 
@@ -68,7 +72,7 @@ Result<void> check_running(const ClusterDirectory& directory, const ClusterOptio
   const std::string undo = ": first run 'fsctl cluster down --dir " + directory.path() + "'";
   if (running_pid(master_daemon(directory, before)) && before.listen != now.listen) {
     return Error(Errc::kBusy, "the master of " + directory.path() + " listens at " + before.listen +
-                                  ": set GRADFS_MASTER to that, or to move it" + undo.substr(1));
+                                  ": set GRADFS_MASTER to that, or" + undo.substr(1));
   }
   if (running_pid(mount_daemon(directory, before)) && before.mount != now.mount) {
     return Error(Errc::kBusy, "the cluster is mounted at " + before.mount + undo);
@@ -133,13 +137,13 @@ class Starter {
     };
     if (const auto pid = running_pid(daemon)) {
       GRADFS_TRYV(wait_running(daemon, [&] { return is_ready(false); }));
-      say(daemon, *pid, false, options_.memory);
+      say(daemon, *pid, false, daemon.mark);
       return ok();
     }
     const std::int64_t log_offset = file_bytes(daemon.log_file);
     GRADFS_TRY(const pid_t pid, start(daemon));
     GRADFS_TRYV(wait_ready(daemon, pid, log_offset, kReadyTimeout_ns, [&] { return is_ready(true); }));
-    say(daemon, pid, true, options_.memory);
+    say(daemon, pid, true, daemon.mark);
     return ok();
   }
 

@@ -122,7 +122,7 @@ void print_text(const ModelInfo& info) {
     for (const auto& [key, value] : status.items()) {
       const bool is_shown =
           key == "version" || key == "sequence" || key == "optimizer" || key == "parameters";
-      if (is_shown || value.is_null() || (value.is_structured() && value.empty())) continue;
+      if (is_shown || value.is_null() || value.empty() || value == "") continue;
       rows.push_back({key, value.is_string() ? value.get<std::string>() : value.dump()});
     }
   } else {
@@ -169,7 +169,7 @@ Task<Result<wire::ModelStatusResponse>> model_status(Filesystem& filesystem,
   const std::uint64_t number = binding.binding();
   GRADFS_CO_TRY(wire::Attr model, co_await filesystem.attributes(InodeId{binding.model()}));
   GRADFS_CO_TRY(wire::WorkerAddress address, co_await filesystem.worker_address(WorkerId{model.worker()}));
-  GRADFS_CO_TRY(RpcClient * worker, filesystem.worker(address));
+  GRADFS_CO_TRY(RpcClient * worker, co_await filesystem.worker(address));
   wire::ModelStatusRequest request;
   request.set_binding(number);
   const CallOptions options{.timeout_ns = kStatusTimeout_ns};

@@ -75,7 +75,7 @@ Task<Result<wire::WorkerAddress>> write_model(Filesystem& filesystem, InodeId di
 
 Task<Result<void>> bind_descent(Filesystem& filesystem, InodeId directory, wire::WorkerAddress home,
                                 std::string config_text) {
-  GRADFS_CO_TRY(RpcClient * worker, filesystem.worker(home));
+  GRADFS_CO_TRY(RpcClient * worker, co_await filesystem.worker(home));
   wire::BindRequest request;
   request.set_directory(directory.value);
   request.set_coprocessor("descent");

@@ -18,7 +18,7 @@ struct WorkerReport {
 };
 
 Task<Result<wire::WorkerStatusResponse>> ask(Filesystem& filesystem, wire::WorkerAddress address) {
-  GRADFS_CO_TRY(RpcClient * client, filesystem.worker(address));
+  GRADFS_CO_TRY(RpcClient * client, co_await filesystem.worker(address));
   const CallOptions options{.timeout_ns = kWorkerTimeout_ns};
   co_return co_await client->call<rpc::WorkerStatus>(wire::Empty(), options);
 }
