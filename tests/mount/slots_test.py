@@ -22,7 +22,8 @@ class Slots(ClusterCase):
         self.slot = self.model.file("slots", "w0")
 
     def expect(self, pushes, text):
-        self.assertEqual(self.model.bits(), data_of(minus(self.model.start, self.model.start, pushes)), text)
+        # Not assertEqual: its diff of a model takes minutes.
+        self.assertTrue(self.model.bits() == data_of(minus(self.model.start, self.model.start, pushes)), text)
 
     def test_fsync_pushes_each_time(self):
         fd = os.open(self.slot, os.O_RDWR | os.O_CREAT)
@@ -92,7 +93,7 @@ class Slots(ClusterCase):
             self.expect(pushed + 1, "fsync after a store through a map")
             view[:] = content
             os.fsync(fd)
-            self.expect(2, "fsync again")
+            self.expect(pushed + 2, "fsync again")
         os.close(fd)
         self.expect(2, "munmap or close pushed")
 
