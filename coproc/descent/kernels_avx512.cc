@@ -1,3 +1,9 @@
-#define GRADFS_KERNELS kKernelsAvx512
-#define GRADFS_KERNELS_NAME "avx512"
-#include "coproc/descent/kernels_impl.h"
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "coproc/descent/kernels.h"
+
+namespace gradfs::kernels_avx512 {
+#include "coproc/descent/kernels_body.inc"
+}  // namespace gradfs::kernels_avx512

@@ -1,3 +1,9 @@
-#define GRADFS_KERNELS kKernelsBaseline
-#define GRADFS_KERNELS_NAME "baseline"
-#include "coproc/descent/kernels_impl.h"
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "coproc/descent/kernels.h"
+
+namespace gradfs::kernels_baseline {
+#include "coproc/descent/kernels_body.inc"
+}  // namespace gradfs::kernels_baseline
