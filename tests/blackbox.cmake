@@ -8,13 +8,15 @@ function(gradfs_blackbox name folder label timeout)
     ENVIRONMENT "GRADFS_BIN=${CMAKE_RUNTIME_OUTPUT_DIRECTORY};GRADFS_PASSTHROUGH=${ARGN}")
 endfunction()
 
-set(mount_tests posix attributes persist model slots refusal config landing)
-set(multiproc_tests)
+set(mount_tests posix attributes persist model slots refusal config assign landing landing_death)
+set(multiproc_tests crash ctl)
 
 foreach(test IN LISTS mount_tests)
   gradfs_blackbox(mount.${test}.passthrough mount/${test}_test.py mount 300 on)
   gradfs_blackbox(mount.${test}.plain mount/${test}_test.py mount 300 off)
 endforeach()
+gradfs_blackbox(multiproc.crash multiproc/crash_test.py train 300 on)
+gradfs_blackbox(multiproc.ctl multiproc/ctl_test.py mount 300 on)
 
 foreach(folder mount multiproc)
   file(GLOB found CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_LIST_DIR}/${folder}

@@ -72,11 +72,14 @@ Task<Result<void>> Mount::truncate(InodeId inode, std::uint64_t size) {
     co_return ok();
   }
   if (attr.role() == wire::MODEL || attr.role() == wire::OPTIMIZER) {
+    bool any = false;
     for (auto& [handle, file] : open_files_) {
       if (file->inode != inode || !file->staging_image.valid()) continue;
       if (::ftruncate(file->staging_image.get(), static_cast<off_t>(size)) != 0) co_return errno_error("ftruncate");
+      any = true;
     }
-    co_return ok();  // the model itself never changes its size
+    if (!any) co_return Error(Errc::kAccess, "a model never changes its size");
+    co_return ok();
   }
   if (node(inode).image.valid()) {
     if (::ftruncate(node(inode).image.get(), static_cast<off_t>(size)) != 0) co_return errno_error("ftruncate");

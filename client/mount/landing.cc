@@ -51,7 +51,7 @@ Task<Mount::Landing> Mount::decide(std::shared_ptr<OpenFile> file, pid_t closer)
 Task<bool> Mount::someone_holds(std::vector<pid_t> processes, InodeId inode, bool may_be_mapped) {
   const std::uint64_t number = to_node(inode);
   for (const pid_t process : processes) {
-    if (descriptors_of(process, number, device_number_) > 0) co_return true;
+    if (write_descriptors_of(process, number, device_number_) > 0) co_return true;
   }
   if (!may_be_mapped) co_return false;
   // Reading maps may block while the closer is in execve, until we answer: a helper reads, we wait a little.

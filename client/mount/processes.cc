@@ -1,5 +1,7 @@
 #include "client/mount/processes.h"
 
+#include <fcntl.h>
+
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -83,7 +85,7 @@ std::vector<pid_t> process_tree(pid_t root, std::size_t limit) {
   return found;
 }
 
-unsigned descriptors_of(pid_t process, std::uint64_t inode, const std::string& device) {
+unsigned write_descriptors_of(pid_t process, std::uint64_t inode, const std::string& device) {
   unsigned count = 0;
   const std::string wanted = std::to_string(inode);
   for_each_number(proc_path(process, "fdinfo"), [&](const std::string& fd) {
@@ -92,6 +94,7 @@ unsigned descriptors_of(pid_t process, std::uint64_t inode, const std::string& d
     std::string value;
     std::string mount_id;
     while (in >> key >> value) {
+      if (key == "flags:" && (std::strtoul(value.c_str(), nullptr, 8) & O_ACCMODE) == O_RDONLY) return;
       if (key == "mnt_id:") mount_id = value;
       if (key != "ino:") continue;
       if (value != wanted) return;

@@ -23,9 +23,9 @@ ProcessState process_state(pid_t thread);
 // `root` and all its descendants, at most `limit`.
 std::vector<pid_t> process_tree(pid_t root, std::size_t limit);
 
-// How many descriptors the process has of the file `inode` on the filesystem whose mountinfo device is `device`
-// ("0:57"); descriptors that cannot be told apart are counted.
-unsigned descriptors_of(pid_t process, std::uint64_t inode, const std::string& device);
+// How many descriptors that may write the process has of the file `inode` on the filesystem whose mountinfo device is
+// `device` ("0:57"); descriptors of a mount that we cannot see are counted.
+unsigned write_descriptors_of(pid_t process, std::uint64_t inode, const std::string& device);
 
 // The process has a shared writable map of the file `inode` on `device`.
 bool has_writable_map(pid_t process, std::uint64_t inode, const std::string& device);

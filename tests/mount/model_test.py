@@ -211,7 +211,7 @@ class Push(ClusterCase):
         for k in range(200):
             expected = [a - b for a, b in zip(expected, integers([64 * 256], k))]
         self.assertEqual([child.wait(50) for child in children], [0] * 4)
-        self.assertEqual(model.bits(), {"w": array.array("f", expected).tobytes()})
+        self.assertEqual(model.bits()["w"], array.array("f", expected).tobytes())
         self.assertEqual({w: int(seen["last_step"]) for w, seen in model.status()["workers"].items()},
                          {f"w{worker}": 49 for worker in range(4)})
 

@@ -2,6 +2,7 @@
 import array
 import json
 import os
+import zlib
 
 import safetensors
 from case import read_file, write_file
@@ -38,8 +39,16 @@ def minus(left, right, scale=1.0):
     return result
 
 
+class Bits(dict):
+    """name -> bytes of a tensor. Printed short: a comparison of these that fails must not print all of a model."""
+
+    def __repr__(self):
+        heads = (f"{name}: {list(array.array('f', data[:16]))} crc {zlib.crc32(data):08x}" for name, data in self.items())
+        return "{" + ", ".join(heads) + "}"
+
+
 def data_of(tensors):
-    return {name: tensor.data.tobytes() for name, tensor in tensors.items()}
+    return Bits((name, tensor.data.tobytes()) for name, tensor in tensors.items())
 
 
 class Model:
