@@ -11,10 +11,10 @@ namespace {
 
 std::int64_t to_ns(const timespec& time) { return std::int64_t{time.tv_sec} * kSecond_ns + time.tv_nsec; }
 
-void reply_bytes(fuse_req_t request, const std::string& value, std::size_t size) {
-  if (size == 0) return void(fuse_reply_xattr(request, value.size()));
-  if (value.size() > size) return void(fuse_reply_err(request, ERANGE));
-  fuse_reply_buf(request, value.data(), value.size());
+void reply_bytes(const Request& request, const std::string& value, std::size_t size) {
+  if (size == 0) return void(request.xattr_size(value.size()));
+  if (value.size() > size) return void(request.error(ERANGE));
+  request.bytes(value.data(), value.size());
 }
 
 bool name_allowed(const std::string& name) {
@@ -55,7 +55,7 @@ Task<> Mount::getattr(Request request, InodeId inode, std::uint64_t handle) {
   if (file != nullptr && file->staging_image.valid() && ::fstat(file->staging_image.get(), &staged) == 0) {
     out.st_size = staged.st_size;
   }
-  fuse_reply_attr(request, &out, attr_timeout(attr));
+  request.attr(out, attr_timeout(attr));
 }
 
 // A size change of what is special, as open(O_TRUNC) and ftruncate send it; of anything else, of its image.
@@ -93,7 +93,7 @@ Task<Result<void>> Mount::truncate(InodeId inode, std::uint64_t size) {
 }
 
 Task<> Mount::setattr(Request request, InodeId inode, struct stat attr, int valid, std::uint64_t handle) {
-  if (!nodes_.contains(inode)) co_return void(fuse_reply_err(request, ENOENT));
+  if (!nodes_.contains(inode)) co_return void(request.error(ENOENT));
   const wire::Role role = node(inode).attr.role();
   const std::int64_t now = executor_.clock().wall_ns();
   wire::SetAttrRequest ask;
@@ -118,7 +118,7 @@ Task<> Mount::setattr(Request request, InodeId inode, struct stat attr, int vali
   const std::int64_t mtime_ns = ask.mtime_ns();
   if (node(inode).unlinked) {  // nothing of it is in the namespace
     struct stat out = stat_of(node(inode).attr);
-    co_return void(fuse_reply_attr(request, &out, 0));
+    co_return void(request.attr(out, 0));
   }
   auto done = co_await ask_master<rpc::SetAttr>(std::move(ask));
   if (!done) co_return reply_error(request, done.error());
@@ -130,13 +130,13 @@ Task<> Mount::setattr(Request request, InodeId inode, struct stat attr, int vali
   remember(now_attr);
   if (const auto file = find_open(handle); file != nullptr && is_text(role, now_attr)) now_attr.set_size(file->text.size());
   struct stat out = stat_of(now_attr);
-  fuse_reply_attr(request, &out, attr_timeout(now_attr));
+  request.attr(out, attr_timeout(now_attr));
 }
 
 Task<> Mount::getxattr(Request request, InodeId inode, std::string name, std::size_t size) {
   // Asked before writes; nobody may set it, so no round trip.
-  if (name == "security.capability") co_return void(fuse_reply_err(request, ENODATA));
-  if (!name_allowed(name)) co_return void(fuse_reply_err(request, EOPNOTSUPP));
+  if (name == "security.capability") co_return void(request.error(ENODATA));
+  if (!name_allowed(name)) co_return void(request.error(EOPNOTSUPP));
   if (role_of(inode) == wire::MODEL && name.starts_with("user.gradfs.")) {
     wire::ModelStatusRequest ask;
     ask.set_binding(binding_of(inode).value);
@@ -149,7 +149,7 @@ Task<> Mount::getxattr(Request request, InodeId inode, std::string name, std::si
     if (name == "user.gradfs.sequence") co_return reply_bytes(request, std::to_string(status.value().sequence()), size);
     if (name == "user.gradfs.optimizer") co_return reply_bytes(request, status.value().optimizer(), size);
   }
-  if (nodes_.contains(inode) && !node(inode).attr.has_xattrs()) co_return void(fuse_reply_err(request, ENODATA));
+  if (nodes_.contains(inode) && !node(inode).attr.has_xattrs()) co_return void(request.error(ENODATA));
   wire::XattrRequest ask;
   ask.set_inode(inode.value);
   ask.set_name(name);
@@ -159,7 +159,7 @@ Task<> Mount::getxattr(Request request, InodeId inode, std::string name, std::si
 }
 
 Task<> Mount::setxattr(Request request, InodeId inode, std::string name, std::string value, int flags) {
-  if (!name_allowed(name)) co_return void(fuse_reply_err(request, EOPNOTSUPP));
+  if (!name_allowed(name)) co_return void(request.error(EOPNOTSUPP));
   wire::XattrRequest ask;
   ask.set_inode(inode.value);
   ask.set_name(name);
@@ -169,7 +169,7 @@ Task<> Mount::setxattr(Request request, InodeId inode, std::string name, std::st
   auto done = co_await ask_master<rpc::SetXattr>(std::move(ask));
   if (!done) co_return reply_error(request, done.error());
   if (nodes_.contains(inode)) node(inode).attr.set_has_xattrs(true);
-  fuse_reply_err(request, 0);
+  request.error(0);
 }
 
 Task<> Mount::listxattr(Request request, InodeId inode, std::size_t size) {
@@ -187,7 +187,7 @@ Task<> Mount::removexattr(Request request, InodeId inode, std::string name) {
   ask.set_inode(inode.value);
   ask.set_name(name);
   auto done = co_await ask_master<rpc::RemoveXattr>(std::move(ask));
-  fuse_reply_err(request, done ? 0 : to_errno(done.error().code));
+  request.error(done ? 0 : to_errno(done.error().code));
 }
 
 Task<> Mount::statfs(Request request) {
@@ -204,7 +204,7 @@ Task<> Mount::statfs(Request request) {
   out.f_ffree = 1U << 30;
   out.f_favail = out.f_ffree;
   out.f_namemax = 255;
-  fuse_reply_statfs(request, &out);
+  request.statfs(out);
 }
 
 }  // namespace gradfs

@@ -16,15 +16,16 @@ struct Mount::DirectoryHandle {
   std::vector<wire::DirectoryEntry> entries;
 };
 
-void Mount::opendir(Request request, InodeId, fuse_file_info* info) {
-  info->fh = next_handle_++;
-  directories_[info->fh] = std::make_shared<DirectoryHandle>();
-  fuse_reply_open(request, info);
+void Mount::opendir(Request request, const fuse_file_info* info) {
+  fuse_file_info reply = *info;
+  reply.fh = next_handle_++;
+  directories_[reply.fh] = std::make_shared<DirectoryHandle>();
+  request.opened(reply);
 }
 
 void Mount::releasedir(Request request, std::uint64_t handle) {
   directories_.erase(handle);
-  fuse_reply_err(request, 0);
+  request.error(0);
 }
 
 Task<Result<void>> Mount::load_directory(InodeId inode, std::shared_ptr<DirectoryHandle> handle) {
@@ -49,7 +50,7 @@ Task<Result<void>> Mount::load_directory(InodeId inode, std::shared_ptr<Director
 
 Task<> Mount::readdir(Request request, InodeId inode, std::size_t size, off_t offset, std::uint64_t fh, bool plus) {
   const auto found = directories_.find(fh);
-  if (found == directories_.end()) co_return void(fuse_reply_err(request, EBADF));
+  if (found == directories_.end()) co_return void(request.error(EBADF));
   const auto handle = found->second;
   if (offset == 0 || !handle->loaded) {
     auto loaded = co_await load_directory(inode, handle);
@@ -76,13 +77,13 @@ Task<> Mount::readdir(Request request, InodeId inode, std::size_t size, off_t of
       }
     }
     const auto next = static_cast<off_t>(i + 1);
-    const std::size_t needed = plus ? fuse_add_direntry_plus(request, buffer.data() + used, size - used, name.c_str(), &entry, next)
-                                    : fuse_add_direntry(request, buffer.data() + used, size - used, name.c_str(), &entry.attr, next);
+    const std::size_t needed = plus ? fuse_add_direntry_plus(nullptr, buffer.data() + used, size - used, name.c_str(), &entry, next)
+                                    : fuse_add_direntry(nullptr, buffer.data() + used, size - used, name.c_str(), &entry.attr, next);
     if (needed > size - used) break;
     used += needed;
     if (plus && i >= 2 && entry.ino != 0) count_lookup(handle->entries[i - 2].attr(), inode, name);
   }
-  fuse_reply_buf(request, buffer.data(), used);
+  request.bytes(buffer.data(), used);
 }
 
 }  // namespace gradfs

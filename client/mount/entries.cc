@@ -15,19 +15,18 @@ Task<> Mount::lookup(Request request, InodeId parent, std::string name) {
   }
   count_lookup(attr, parent, name);
   const fuse_entry_param entry = entry_of(attr, parent);
-  if (fuse_reply_entry(request, &entry) != 0) forget(InodeId{attr.inode()}, 1);
+  if (!request.entry(entry)) forget(InodeId{attr.inode()}, 1);
 }
 
 Task<> Mount::make(Request request, InodeId parent, std::string name, wire::FileType type, mode_t mode,
                    std::string target) {
-  const fuse_ctx* context = fuse_req_ctx(request);
   wire::CreateRequest ask;
   ask.set_parent(parent.value);
   ask.set_name(name);
   ask.set_type(type);
   ask.set_mode(mode & 07777);
-  ask.set_uid(context->uid);
-  ask.set_gid(context->gid);
+  ask.set_uid(request.uid());
+  ask.set_gid(request.gid());
   ask.set_symlink_target(target);
   ask.set_session(session_.value);
   ask.set_exclusive(true);
@@ -35,7 +34,7 @@ Task<> Mount::make(Request request, InodeId parent, std::string name, wire::File
   if (!made) co_return reply_error(request, made.error());
   count_lookup(made.value().attr(), parent, name);
   const fuse_entry_param entry = entry_of(made.value().attr(), parent);
-  if (fuse_reply_entry(request, &entry) != 0) forget(InodeId{made.value().attr().inode()}, 1);
+  if (!request.entry(entry)) forget(InodeId{made.value().attr().inode()}, 1);
 }
 
 Task<> Mount::remove(Request request, InodeId parent, std::string name, bool directory) {
@@ -54,14 +53,14 @@ Task<> Mount::remove(Request request, InodeId parent, std::string name, bool dir
       found->second.unlinked = attr.link_count() == 0;
     }
   }
-  fuse_reply_err(request, 0);
+  request.error(0);
 }
 
 // A rename is a push when it brings a finished file into gradients/, or over a file of a model directory.
 Task<> Mount::rename(Request request, InodeId parent, std::string name, InodeId new_parent, std::string new_name,
                      unsigned flags) {
   constexpr unsigned kNoReplace = 1;
-  if ((flags & ~kNoReplace) != 0) co_return void(fuse_reply_err(request, EINVAL));
+  if ((flags & ~kNoReplace) != 0) co_return void(request.error(EINVAL));
   wire::LookupRequest ask;
   ask.set_parent(parent.value);
   ask.set_name(name);
@@ -81,13 +80,13 @@ Task<> Mount::rename(Request request, InodeId parent, std::string name, InodeId 
   ask_target.set_name(new_name);
   if (directory == wire::MODEL_DIR || kind != wire::PUSH_NONE) {
     auto target = co_await ask_master<rpc::Lookup>(std::move(ask_target));
-    if (target && (flags & kNoReplace) != 0) co_return void(fuse_reply_err(request, EEXIST));
-    if (target && InodeId{target.value().attr().inode()} == inode) co_return void(fuse_reply_err(request, 0));
+    if (target && (flags & kNoReplace) != 0) co_return void(request.error(EEXIST));
+    if (target && InodeId{target.value().attr().inode()} == inode) co_return void(request.error(0));
     const wire::Role over = target ? target.value().attr().role() : wire::ROLE_NONE;
     if (over == wire::MODEL) kind = wire::ASSIGN_MODEL;
     if (over == wire::OPTIMIZER) kind = wire::ASSIGN_OPTIMIZER;
     if (over == wire::CONFIG) kind = wire::CONFIG_EDIT;
-    if (over == wire::STATUS) co_return void(fuse_reply_err(request, EACCES));
+    if (over == wire::STATUS) co_return void(request.error(EACCES));
     if (kind == wire::GRADIENT_RENAME && target) {  // a file that has not landed yet goes
       wire::RemoveRequest remove;
       remove.set_parent(new_parent.value);
@@ -110,9 +109,9 @@ Task<> Mount::rename(Request request, InodeId parent, std::string name, InodeId 
       found->second.parent = new_parent;
       found->second.name = new_name;
     }
-    co_return void(fuse_reply_err(request, 0));
+    co_return void(request.error(0));
   }
-  if (being_written) co_return void(fuse_reply_err(request, EBUSY));
+  if (being_written) co_return void(request.error(EBUSY));
   remember(attr);
   wire::PushRequest push_it = push_request(inode, kind);
   push_it.set_binding(binding.value);
@@ -121,12 +120,12 @@ Task<> Mount::rename(Request request, InodeId parent, std::string name, InodeId 
   consume->set_parent(parent.value);
   consume->set_name(name);
   consume->set_inode(inode.value);
-  const auto waiting = begin_wait(request, std::nullopt);
+  request.end_at_any_signal(std::nullopt);
   auto pushed = co_await push(std::move(push_it));
   if (pushed) {
     if (const auto found = nodes_.find(inode); found != nodes_.end()) found->second.unlinked = true;
   }
-  end_wait(waiting, pushed ? 0 : to_errno(pushed.error().code));
+  request.error(pushed ? 0 : to_errno(pushed.error().code));
   // The kernel has moved the source's dentry to the new name; it names nothing any more.
   if (pushed) co_await invalidate_entry(new_parent, new_name);
   forget_if_unused(inode);

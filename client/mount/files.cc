@@ -117,13 +117,13 @@ Result<OpenReply> Mount::add_open(InodeId inode, std::shared_ptr<OpenFile> file)
   return reply;
 }
 
-Task<> Mount::open(Request request, InodeId inode, int flags, pid_t pid) {
-  if (!nodes_.contains(inode)) co_return void(fuse_reply_err(request, ENOENT));
+Task<> Mount::open(Request request, InodeId inode, int flags) {
+  if (!nodes_.contains(inode)) co_return void(request.error(ENOENT));
   auto file = std::make_shared<OpenFile>();
   file->inode = inode;
   file->flags = flags;
   file->write = wants_write(flags);
-  if (file->write) file->opener = process_state(pid).group;
+  if (file->write) file->opener = process_state(request.pid()).group;
   auto special = co_await open_special(file);
   if (!special) co_return reply_error(request, special.error());
   const wire::Attr& attr = node(inode).attr;
@@ -132,7 +132,8 @@ Task<> Mount::open(Request request, InodeId inode, int flags, pid_t pid) {
     if (file->write) ++node(inode).write_opens;
     OpenReply reply{.handle = next_handle_++, .direct_io = true, .no_flush = !file->write};
     open_files_[reply.handle] = std::move(file);
-    co_return reply_open(request, reply);
+    if (!request.opened(reply)) close_handle(reply.handle);
+    co_return;
   }
   const bool write = file->write && !file->staging_image.valid();
   if (file->staging_image.valid()) file->write = true;
@@ -147,22 +148,21 @@ Task<> Mount::open(Request request, InodeId inode, int flags, pid_t pid) {
     drop_open(inode, write);
     co_return reply_error(request, reply.error());
   }
-  reply_open(request, reply.value());
+  if (!request.opened(reply.value())) close_handle(reply.value().handle);
 }
 
-Task<> Mount::create(Request request, InodeId parent, std::string name, mode_t mode, int flags, pid_t pid) {
-  const fuse_ctx* context = fuse_req_ctx(request);
+Task<> Mount::create(Request request, InodeId parent, std::string name, mode_t mode, int flags) {
   auto file = std::make_shared<OpenFile>();
   file->flags = flags;
   file->write = wants_write(flags);
-  file->opener = process_state(pid).group;
+  file->opener = process_state(request.pid()).group;
   wire::CreateRequest ask;
   ask.set_parent(parent.value);
   ask.set_name(name);
   ask.set_type(wire::REGULAR);
   ask.set_mode(mode & 07777);
-  ask.set_uid(context->uid);
-  ask.set_gid(context->gid);
+  ask.set_uid(request.uid());
+  ask.set_gid(request.gid());
   ask.set_session(session_.value);
   ask.set_open_for_write(file->write);
   ask.set_exclusive((flags & O_EXCL) != 0);
@@ -200,14 +200,16 @@ Task<> Mount::create(Request request, InodeId parent, std::string name, mode_t m
     forget(inode, 1);
     co_return reply_error(request, reply.error());
   }
-  reply_create(request, entry_of(attr, parent), reply.value());
+  if (request.created(entry_of(attr, parent), reply.value())) co_return;
+  close_handle(reply.value().handle);
+  forget(inode, 1);
 }
 
 void Mount::read(Request request, OpenFile& file, std::size_t size, off_t offset) {
   const auto found = nodes_.find(file.inode);
   if (found != nodes_.end() && is_text(found->second.attr.role(), found->second.attr)) {
     const auto from = std::min(static_cast<std::size_t>(offset), file.text.size());
-    return void(fuse_reply_buf(request, file.text.data() + from, std::min(size, file.text.size() - from)));
+    return void(request.bytes(file.text.data() + from, std::min(size, file.text.size() - from)));
   }
   fuse_bufvec buffer{};
   buffer.count = 1;
@@ -215,7 +217,7 @@ void Mount::read(Request request, OpenFile& file, std::size_t size, off_t offset
   buffer.buf[0].flags = static_cast<fuse_buf_flags>(FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK);
   buffer.buf[0].fd = image_fd(file);
   buffer.buf[0].pos = offset;
-  fuse_reply_data(request, &buffer, FUSE_BUF_NO_SPLICE);
+  request.data(&buffer);
 }
 
 void Mount::write(Request request, OpenFile& file, const char* data, std::size_t size, off_t offset) {
@@ -223,26 +225,26 @@ void Mount::write(Request request, OpenFile& file, const char* data, std::size_t
   const auto found = nodes_.find(file.inode);
   if (found != nodes_.end() && is_text(found->second.attr.role(), found->second.attr)) {
     const std::size_t end = static_cast<std::size_t>(offset) + size;
-    if (end > kTextMax) return void(fuse_reply_err(request, EFBIG));
+    if (end > kTextMax) return void(request.error(EFBIG));
     if (file.text.size() < end) file.text.resize(end);
     file.text.replace(static_cast<std::size_t>(offset), size, data, size);
     file.dirty = true;
-    return void(fuse_reply_write(request, size));
+    return void(request.written(size));
   }
   const ssize_t n = ::pwrite(image_fd(file), data, size, offset);
-  if (n < 0) return void(fuse_reply_err(request, errno));
-  fuse_reply_write(request, static_cast<std::size_t>(n));
+  if (n < 0) return void(request.error(errno));
+  request.written(static_cast<std::size_t>(n));
 }
 
 void Mount::lseek(Request request, OpenFile& file, off_t offset, int whence) {
   const off_t at = ::lseek(image_fd(file), offset, whence);
-  if (at < 0) return void(fuse_reply_err(request, errno));
-  fuse_reply_lseek(request, at);
+  if (at < 0) return void(request.error(errno));
+  request.offset(at);
 }
 
 void Mount::fallocate(Request request, OpenFile& file, int mode, off_t offset, off_t length) {
-  if (!file.write) return void(fuse_reply_err(request, EBADF));
-  fuse_reply_err(request, ::fallocate(image_fd(file), mode, offset, length) == 0 ? 0 : errno);
+  if (!file.write) return void(request.error(EBADF));
+  request.error(::fallocate(image_fd(file), mode, offset, length) == 0 ? 0 : errno);
 }
 
 // Size and times go to the master when they differ from what it knows.
@@ -272,22 +274,22 @@ Task<Result<void>> Mount::commit_attributes(InodeId inode, bool end_lease) {
   co_return ok();
 }
 
-Task<> Mount::flush(Request request, std::uint64_t handle, pid_t pid) {
+Task<> Mount::flush(Request request, std::uint64_t handle) {
   const auto file = find_open(handle);
-  if (file == nullptr || !file->write) co_return void(fuse_reply_err(request, 0));
+  if (file == nullptr || !file->write) co_return void(request.error(0));
   if (is_drop(*file)) {
-    const Landing landing = co_await decide(file, pid);
+    const Landing landing = co_await decide(file, request.pid());
     if (landing == Landing::kNow) co_return co_await land_and_reply(request, file);
-    co_return void(fuse_reply_err(request, 0));
+    co_return void(request.error(0));
   }
   auto committed = co_await commit_attributes(file->inode, false);
   if (!committed) co_return reply_error(request, committed.error());
-  fuse_reply_err(request, 0);
+  request.error(0);
 }
 
 Task<> Mount::fsync(Request request, std::uint64_t handle) {
   const auto file = find_open(handle);
-  if (file == nullptr) co_return void(fuse_reply_err(request, EBADF));
+  if (file == nullptr) co_return void(request.error(EBADF));
   const wire::Role role = role_of(file->inode);
   if (role == wire::SLOT && file->write) co_return co_await sync_slot(request, file->inode);
   if (role == wire::CONFIG && file->dirty) co_return co_await land_and_reply(request, file);
@@ -297,19 +299,24 @@ Task<> Mount::fsync(Request request, std::uint64_t handle) {
   }
   auto synced = co_await ask_master<rpc::Sync>(wire::Empty());
   if (!synced) co_return reply_error(request, synced.error());
-  fuse_reply_err(request, 0);
+  request.error(0);
 }
 
 Task<> Mount::fsyncdir(Request request) {
   auto synced = co_await ask_master<rpc::Sync>(wire::Empty());
   if (!synced) co_return reply_error(request, synced.error());
-  fuse_reply_err(request, 0);
+  request.error(0);
 }
 
 void Mount::release(Request request, std::uint64_t handle) {
+  request.error(0);
+  close_handle(handle);
+}
+
+// Also for an open whose caller was killed before it got the answer: the kernel sends no RELEASE then.
+void Mount::close_handle(std::uint64_t handle) {
   const auto file = find_open(handle);
   open_files_.erase(handle);
-  fuse_reply_err(request, 0);
   if (file != nullptr) scope_.spawn(finish_release(file));
 }
 

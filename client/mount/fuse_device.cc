@@ -141,12 +141,12 @@ void FuseDevice::unregister_backing(int id) {
   ::ioctl(fd(), kBackingClose, &number);
 }
 
-void reply_open(fuse_req_t request, const OpenReply& reply) {
+int reply_open(fuse_req_t request, const OpenReply& reply) {
   const fuse_open_out out = open_out(reply);
-  fuse_reply_buf(request, reinterpret_cast<const char*>(&out), sizeof out);
+  return fuse_reply_buf(request, reinterpret_cast<const char*>(&out), sizeof out);
 }
 
-void reply_create(fuse_req_t request, const fuse_entry_param& entry, const OpenReply& reply) {
+int reply_create(fuse_req_t request, const fuse_entry_param& entry, const OpenReply& reply) {
   struct {
     fuse_entry_out entry;
     fuse_open_out open;
@@ -173,7 +173,7 @@ void reply_create(fuse_req_t request, const fuse_entry_param& entry, const OpenR
   to.rdev = static_cast<std::uint32_t>(from.st_rdev);
   to.blksize = static_cast<std::uint32_t>(from.st_blksize);
   out.open = open_out(reply);
-  fuse_reply_buf(request, reinterpret_cast<const char*>(&out), sizeof out);
+  return fuse_reply_buf(request, reinterpret_cast<const char*>(&out), sizeof out);
 }
 
 }  // namespace gradfs

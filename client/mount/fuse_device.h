@@ -54,7 +54,8 @@ struct OpenReply {
   bool direct_io = false;
   bool no_flush = false;
 };
-void reply_open(fuse_req_t request, const OpenReply& reply);
-void reply_create(fuse_req_t request, const fuse_entry_param& entry, const OpenReply& reply);
+// As libfuse's own replies: 0, or a negative errno when the caller has not got it.
+int reply_open(fuse_req_t request, const OpenReply& reply);
+int reply_create(fuse_req_t request, const fuse_entry_param& entry, const OpenReply& reply);
 
 }  // namespace gradfs

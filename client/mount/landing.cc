@@ -42,7 +42,7 @@ Task<Mount::Landing> Mount::decide(std::shared_ptr<OpenFile> file, pid_t closer)
       if (std::find(processes.begin(), processes.end(), process) == processes.end()) processes.push_back(process);
     }
   }
-  const bool may_be_mapped = (file->flags & O_ACCMODE) == O_RDWR && passthrough_;
+  const bool may_be_mapped = (file->flags & O_ACCMODE) == O_RDWR;
   const bool held = co_await someone_holds(std::move(processes), file->inode, may_be_mapped);
   if (file->landed) co_return Landing::kNever;  // another close was faster
   co_return held ? Landing::kLater : Landing::kNow;

@@ -207,7 +207,7 @@ void Mount::reply_error(Request request, const Error& error) {
   if (error.code == Errc::kUnavailable || error.code == Errc::kCorrupt || error.code == Errc::kIo) {
     spdlog::warn("answered EIO: {}", error.message());
   }
-  fuse_reply_err(request, to_errno(error.code));
+  request.error(to_errno(error.code));
 }
 
 double Mount::attr_timeout(const wire::Attr& attr) const {

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "client/mount/fuse_device.h"
+#include "client/mount/request.h"
 #include "fs/base/ids.h"
 #include "fs/net/rpc.h"
 
@@ -78,7 +79,6 @@ class Mount {
 
  private:
   friend struct Operations;
-  using Request = fuse_req_t;
 
   // mount.cc
   Task<Result<void>> find_root();
@@ -121,20 +121,21 @@ class Mount {
 
   // directory.cc
   struct DirectoryHandle;
-  void opendir(Request request, InodeId inode, fuse_file_info* info);
+  void opendir(Request request, const fuse_file_info* info);
   Task<> readdir(Request request, InodeId inode, std::size_t size, off_t offset, std::uint64_t handle, bool plus);
   void releasedir(Request request, std::uint64_t handle);
   Task<Result<void>> load_directory(InodeId inode, std::shared_ptr<DirectoryHandle> handle);
 
   // files.cc
-  Task<> open(Request request, InodeId inode, int flags, pid_t pid);
-  Task<> create(Request request, InodeId parent, std::string name, mode_t mode, int flags, pid_t pid);
+  Task<> open(Request request, InodeId inode, int flags);
+  Task<> create(Request request, InodeId parent, std::string name, mode_t mode, int flags);
   Task<Result<void>> prepare_image(InodeId inode, bool write);
   Result<OpenReply> add_open(InodeId inode, std::shared_ptr<OpenFile> file);
   void drop_open(InodeId inode, bool write);
+  void close_handle(std::uint64_t handle);
   void read(Request request, OpenFile& file, std::size_t size, off_t offset);
   void write(Request request, OpenFile& file, const char* data, std::size_t size, off_t offset);
-  Task<> flush(Request request, std::uint64_t handle, pid_t pid);
+  Task<> flush(Request request, std::uint64_t handle);
   Task<> fsync(Request request, std::uint64_t handle);
   Task<> fsyncdir(Request request);
   void release(Request request, std::uint64_t handle);
@@ -168,16 +169,8 @@ class Mount {
   Task<Result<void>> make_visible(BindingId binding);
   [[nodiscard]] wire::PushRequest push_request(InodeId inode, wire::PushKind kind);
 
-  // An interruptible wait: the reply is sent once, by whoever comes first. Kept in waiting_ until then.
-  struct Waiting {
-    Mount* mount = nullptr;
-    Request request = nullptr;
-    std::optional<wire::Identity> slot;  // its bytes are frozen before the interrupt is honoured
-  };
-  std::shared_ptr<Waiting> begin_wait(Request request, std::optional<wire::Identity> slot);
-  void end_wait(const std::shared_ptr<Waiting>& waiting, int error);
-  Task<> honour_interrupt(std::shared_ptr<Waiting> waiting);
-  static void on_interrupt(Request request, void* waiting);
+  Request begin(fuse_req_t raw);
+  Task<> honour_interrupt(Request request);
 
   Executor& executor_;
   Transport& transport_;
@@ -203,7 +196,6 @@ class Mount {
   std::map<std::uint64_t, wire::WorkerAddress> addresses_;     // home of a binding
   std::map<BindingId, InodeId> models_;                        // model.safetensors that the kernel knows
   Notify node_changed_;
-  std::map<Waiting*, std::shared_ptr<Waiting>> waiting_;
   bool stopping_ = false;
 };
 

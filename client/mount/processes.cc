@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -71,6 +72,18 @@ ProcessState process_state(pid_t thread) {
   state.exiting = !has_memory;
   if (state.exiting) state.signal = exit_signal(thread);
   return state;
+}
+
+bool kill_is_pending(pid_t thread) {
+  std::ifstream in(proc_path(thread, "status"));
+  std::string line;
+  bool found = false;
+  while (std::getline(in, line)) {
+    if (!line.starts_with("SigPnd:") && !line.starts_with("ShdPnd:")) continue;
+    found = true;
+    if ((std::strtoull(line.c_str() + 7, nullptr, 16) & (1ULL << (SIGKILL - 1))) != 0) return true;
+  }
+  return !found;
 }
 
 std::vector<pid_t> process_tree(pid_t root, std::size_t limit) {

@@ -20,6 +20,10 @@ struct ProcessState {
 };
 ProcessState process_state(pid_t thread);
 
+// A signal that ends the thread's process is pending (the kernel turns deadly ones into SIGKILL). A thread that is not
+// there is dying.
+bool kill_is_pending(pid_t thread);
+
 // `root` and all its descendants, at most `limit`.
 std::vector<pid_t> process_tree(pid_t root, std::size_t limit);
 

@@ -6,6 +6,7 @@ namespace gradfs {
 namespace {
 
 constexpr std::int64_t kDetachPatience_ns = 250 * kMillisecond_ns;
+constexpr std::int64_t kWatchCaller_ns = 20 * kMillisecond_ns;
 
 }  // namespace
 
@@ -74,20 +75,20 @@ Task<Result<wire::PushResponse>> Mount::land(std::shared_ptr<OpenFile> file) {
 }
 
 Task<> Mount::land_and_reply(Request request, std::shared_ptr<OpenFile> file) {
-  const auto waiting = begin_wait(request, std::nullopt);
+  request.end_at_any_signal(std::nullopt);
   auto landed = co_await land(file);
-  end_wait(waiting, landed ? 0 : to_errno(landed.error().code));
+  request.error(landed ? 0 : to_errno(landed.error().code));
 }
 
 Task<> Mount::sync_slot(Request request, InodeId inode) {
   wire::PushRequest push_it = push_request(inode, wire::SLOT_SYNC);
   push_it.set_name(node(inode).name);
-  const auto waiting = begin_wait(request, push_it.identity());
+  request.end_at_any_signal(push_it.identity());
   ++node(inode).frozen;  // until its bytes are taken: an interrupted writer must not let others write over them
   auto pushed = co_await push(std::move(push_it));
   --node(inode).frozen;
   node_changed_.notify_all();
-  end_wait(waiting, pushed ? 0 : to_errno(pushed.error().code));
+  request.error(pushed ? 0 : to_errno(pushed.error().code));
   forget_if_unused(inode);
 }
 
@@ -116,42 +117,26 @@ Task<> Mount::reject(std::shared_ptr<OpenFile> file, std::string reason) {
   if (!rejected) spdlog::warn("reject: {}", rejected.error().message());
 }
 
-std::shared_ptr<Mount::Waiting> Mount::begin_wait(Request request, std::optional<wire::Identity> slot) {
-  auto waiting = std::make_shared<Waiting>();
-  waiting->mount = this;
-  waiting->request = request;
-  waiting->slot = std::move(slot);
-  waiting_[waiting.get()] = waiting;
-  fuse_req_interrupt_func(request, &Mount::on_interrupt, waiting.get());
-  return waiting;
-}
-
-void Mount::end_wait(const std::shared_ptr<Waiting>& waiting, int error) {
-  if (waiting_.erase(waiting.get()) == 0) return;  // answered before
-  fuse_req_interrupt_func(waiting->request, nullptr, nullptr);
-  fuse_reply_err(waiting->request, error);
-}
-
-// Called by libfuse under its lock: only remember, and act from the loop.
-void Mount::on_interrupt(Request, void* data) {
-  auto* waiting = static_cast<Waiting*>(data);
-  Mount* mount = waiting->mount;
-  mount->executor_.post([mount, waiting] {
-    const auto found = mount->waiting_.find(waiting);
-    if (found != mount->waiting_.end()) mount->scope_.spawn(mount->honour_interrupt(found->second));
+Request Mount::begin(fuse_req_t raw) {
+  return Request(raw, [this](const Request& request) {
+    executor_.post([this, request] { scope_.spawn(honour_interrupt(request)); });
   });
 }
 
-// The push stands; only the wait ends. A slot's writer gets its bytes back, so they are frozen first.
-Task<> Mount::honour_interrupt(std::shared_ptr<Waiting> waiting) {
-  if (waiting->slot && !workers_.empty()) {
+// Whatever was begun goes on; only the wait ends. A slot's writer gets its bytes back, so they are frozen first.
+Task<> Mount::honour_interrupt(Request request) {
+  while (!request.answered() && !request.ends_at_any_signal() && !request.caller_is_dying()) {
+    co_await executor_.clock().sleep_ns(kWatchCaller_ns);
+  }
+  if (request.answered()) co_return;
+  if (request.slot() && !workers_.empty()) {
     wire::DetachRequest detach;
-    *detach.mutable_identity() = *waiting->slot;
+    *detach.mutable_identity() = *request.slot();
     const CallOptions options{.timeout_ns = kDetachPatience_ns, .retry = false};
     auto detached = co_await workers_.begin()->second->call<rpc::Detach>(std::move(detach), options);
     if (!detached) spdlog::info("interrupted push, not frozen yet: {}", detached.error().message());
   }
-  end_wait(waiting, EINTR);
+  request.error(EINTR);
 }
 
 }  // namespace gradfs
