@@ -85,7 +85,8 @@ Task<> Mount::rename(Request request, InodeId parent, std::string name, InodeId 
     const wire::Role over = target ? target.value().attr().role() : wire::ROLE_NONE;
     if (over == wire::MODEL) kind = wire::ASSIGN_MODEL;
     if (over == wire::OPTIMIZER) kind = wire::ASSIGN_OPTIMIZER;
-    if (over == wire::CONFIG) kind = wire::CONFIG_EDIT;
+    const bool made_anew = !target && directory == wire::MODEL_DIR && new_name == "descent.toml";
+    if (over == wire::CONFIG || made_anew) kind = wire::CONFIG_EDIT;
     if (over == wire::STATUS) co_return void(request.error(EACCES));
     if (kind == wire::GRADIENT_RENAME && target) {  // a file that has not landed yet goes
       wire::RemoveRequest remove;

@@ -117,6 +117,15 @@ Result<OpenReply> Mount::add_open(InodeId inode, std::shared_ptr<OpenFile> file)
   return reply;
 }
 
+// Texts have no image: the daemon reads and writes the handle's copy.
+OpenReply Mount::add_text_open(std::shared_ptr<OpenFile> file) {
+  ++node(file->inode).opens;
+  if (file->write) ++node(file->inode).write_opens;
+  const OpenReply reply{.handle = next_handle_++, .direct_io = true, .no_flush = !file->write};
+  open_files_[reply.handle] = std::move(file);
+  return reply;
+}
+
 Task<> Mount::open(Request request, InodeId inode, int flags) {
   if (!nodes_.contains(inode)) co_return void(request.error(ENOENT));
   auto file = std::make_shared<OpenFile>();
@@ -128,10 +137,7 @@ Task<> Mount::open(Request request, InodeId inode, int flags) {
   if (!special) co_return reply_error(request, special.error());
   const wire::Attr& attr = node(inode).attr;
   if (is_text(attr.role(), attr)) {
-    ++node(inode).opens;
-    if (file->write) ++node(inode).write_opens;
-    OpenReply reply{.handle = next_handle_++, .direct_io = true, .no_flush = !file->write};
-    open_files_[reply.handle] = std::move(file);
+    const OpenReply reply = add_text_open(std::move(file));
     if (!request.opened(reply)) close_handle(reply.handle);
     co_return;
   }
@@ -172,6 +178,13 @@ Task<> Mount::create(Request request, InodeId parent, std::string name, mode_t m
   const InodeId inode{attr.inode()};
   file->inode = inode;
   count_lookup(attr, parent, name);
+  if (is_text(attr.role(), attr)) {  // descent.toml, made anew
+    file->dirty = file->write;
+    const OpenReply reply = add_text_open(std::move(file));
+    if (request.created(entry_of(attr, parent), reply)) co_return;
+    close_handle(reply.handle);
+    co_return forget(inode, 1);
+  }
   if (!node(inode).image.valid() && !node(inode).opening) {  // the create has recorded the lease already
     node(inode).opening = true;
     wire::OpenImageRequest open;

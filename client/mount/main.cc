@@ -165,6 +165,7 @@ int main(int argc, char** argv) {
   }
   const std::string program = argv[0];
   const bool is_helper = program.ends_with("mount.gradfs");
+  gradfs::raise_descriptor_limit();
   gradfs::start_logging("gradfs-mount", arguments.verbose ? "debug" : "info");
   auto options = gradfs::parse(arguments);
   if (!options) return gradfs::print_error("gradfs-mount", options.error());

@@ -131,6 +131,7 @@ class Mount {
   Task<> create(Request request, InodeId parent, std::string name, mode_t mode, int flags);
   Task<Result<void>> prepare_image(InodeId inode, bool write);
   Result<OpenReply> add_open(InodeId inode, std::shared_ptr<OpenFile> file);
+  OpenReply add_text_open(std::shared_ptr<OpenFile> file);
   void drop_open(InodeId inode, bool write);
   void close_handle(std::uint64_t handle);
   void read(Request request, OpenFile& file, std::size_t size, off_t offset);

@@ -1,5 +1,7 @@
 #include "fs/base/program.h"
 
+#include <sys/resource.h>
+
 #include <cstdio>
 #include <functional>
 
@@ -29,6 +31,13 @@ std::string socket_path(const std::string& directory, const std::string& name) {
   char hash[20];
   std::snprintf(hash, sizeof hash, "%016zx", std::hash<std::string>{}(path));
   return std::string("/tmp/gradfs-") + hash + ".sock";
+}
+
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  (void)::setrlimit(RLIMIT_NOFILE, &limit);  // at worst the old limit stays
 }
 
 }  // namespace gradfs

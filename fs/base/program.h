@@ -16,4 +16,7 @@ bool is_loopback(const std::string& address);
 // DIRECTORY/NAME, or, where that is longer than a Unix socket's path may be, a name in /tmp made from its hash.
 std::string socket_path(const std::string& directory, const std::string& name);
 
+// As many descriptors as the system lets this process have: an open file is a descriptor of its image.
+void raise_descriptor_limit();
+
 }  // namespace gradfs

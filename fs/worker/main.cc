@@ -99,6 +99,7 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
+  gradfs::raise_descriptor_limit();
   gradfs::start_logging("gradfs-worker", arguments.log_level);
   return gradfs::run(arguments);
 }
