@@ -20,7 +20,9 @@ constexpr milliseconds kPauseFirst{5};
 constexpr milliseconds kPauseLongest{1000};
 constexpr milliseconds kPauseStep{50};  // how soon a stop is seen
 
-bool stopped(const std::atomic<bool>* stop) { return stop != nullptr && stop->load(std::memory_order_relaxed); }
+bool stopped(const std::atomic<bool>* stop) {
+  return stop != nullptr && stop->load(std::memory_order_relaxed);
+}
 
 void pause(milliseconds duration, const std::atomic<bool>* stop) {
   while (duration.count() > 0 && !stopped(stop)) {
@@ -42,8 +44,10 @@ std::string slot_path(const ExchangeOptions& options, std::size_t worker) {
 class MappedModel : public Exchange {
  public:
   MappedModel(const ExchangeOptions& options, std::size_t worker, ModelFile model)
-      : options_(options), model_(std::move(model)),
-        header_(model_.layout(), options.run, "w" + std::to_string(worker)), name_(stem(options, worker)) {}
+      : options_(options),
+        model_(std::move(model)),
+        header_(model_.layout(), options.run, "w" + std::to_string(worker)),
+        name_(stem(options, worker)) {}
 
   Result<void> fetch(std::span<float> out) override {
     note_base();
@@ -116,7 +120,7 @@ class SlotExchange final : public MappedModel {
 
   std::string path_;
   UniqueFd fd_;
-  Mapping map_;                  // of the slot; empty where it cannot be mapped
+  Mapping map_;                 // of the slot; empty where it cannot be mapped
   std::vector<float> private_;  // then the gradient is made here and written
 };
 
@@ -135,7 +139,9 @@ class FileExchange final : public MappedModel {
     const std::string header = header_.render(step, base_version_, loss);
     const std::string path = options_.model_directory + "/gradients/" + name_ + "-" + std::to_string(step);
     int tries = 0;
-    const auto attempt = [&] { return push_file(path + "-" + std::to_string(++tries) + ".safetensors", header); };
+    const auto attempt = [&] {
+      return push_file(path + "-" + std::to_string(++tries) + ".safetensors", header);
+    };
     return push_until_settled(attempt, path, kPushRetry_ms, options_.stop);
   }
 
@@ -221,10 +227,12 @@ Result<std::unique_ptr<Architecture>> open_coprocessor(const ExchangeOptions& op
 PushVerdict judge_push(int error_number) noexcept {
   switch (error_number) {
     case 0:
-    case EEXIST: return PushVerdict::kCounted;
+    case EEXIST:
+      return PushVerdict::kCounted;
     case ERANGE:
-    case ETIMEDOUT: return PushVerdict::kDropped;
-    case EINTR: return PushVerdict::kRetryNow;
+      return PushVerdict::kDropped;
+    case EINTR:
+      return PushVerdict::kRetryNow;
     case EINVAL:
     case EDOM:
     case EDQUOT:
@@ -236,8 +244,10 @@ PushVerdict judge_push(int error_number) noexcept {
     case EPERM:
     case EROFS:
     case EBADF:
-    case ENOTCONN: return PushVerdict::kFailed;
-    default: return PushVerdict::kRetryLater;
+    case ENOTCONN:
+      return PushVerdict::kFailed;
+    default:
+      return PushVerdict::kRetryLater;
   }
 }
 
@@ -253,9 +263,11 @@ Result<PushOutcome> push_until_settled(const std::function<int()>& attempt, cons
     const bool late = Clock::now() >= deadline;
     if (verdict == PushVerdict::kFailed || late || stopped(stop)) {
       std::string reason = std::strerror(error_number);
-      if (error_number == EDOM) reason = "the gradient is not finite, or over the limit: has the training diverged?";
+      if (error_number == EDOM)
+        reason = "the gradient is not finite, or over the limit: has the training diverged?";
       if (error_number == ENOTCONN) reason = "the mount is gone";
-      if (verdict != PushVerdict::kFailed && late) reason += ", for " + std::to_string(limit_ms / 1000) + " s";
+      if (verdict != PushVerdict::kFailed && late)
+        reason += ", for " + std::to_string(limit_ms / 1000) + " s";
       return Error(from_errno(error_number), "push to " + what + ": " + reason);
     }
     if (verdict == PushVerdict::kRetryNow) continue;

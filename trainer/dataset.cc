@@ -13,11 +13,12 @@ namespace {
 constexpr float kPixelScale = 1.0f / 255.0f;
 
 bool exists(const std::string& path) {
-  struct stat status {};
+  struct stat status{};
   return ::stat(path.c_str(), &status) == 0;
 }
 
-Result<std::string> find_file(const std::string& directory, const std::string& stem, const std::string& ending) {
+Result<std::string> find_file(const std::string& directory, const std::string& stem,
+                              const std::string& ending) {
   for (const char* separator : {"-", "."}) {
     std::string path = directory + "/" + stem + separator + ending;
     if (exists(path)) return path;
@@ -33,8 +34,8 @@ Result<Samples> load_part(const std::string& directory, const std::string& part)
   GRADFS_TRY(IdxArray labels, read_idx(labels_path, 1));
   const std::size_t row_bytes = images.row_bytes();
   if (images.rows() != labels.rows()) {
-    return Error(Errc::kInvalid, images_path + " has " + std::to_string(images.rows()) + " images, " + labels_path +
-                                     " " + std::to_string(labels.rows()) + " labels");
+    return Error(Errc::kInvalid, images_path + " has " + std::to_string(images.rows()) + " images, " +
+                                     labels_path + " " + std::to_string(labels.rows()) + " labels");
   }
   return Samples::make(std::move(images.data), row_bytes, std::move(labels.data));
 }
@@ -44,7 +45,8 @@ Result<Samples> load_part(const std::string& directory, const std::string& part)
 Result<Samples> Samples::make(std::vector<std::uint8_t> pixels, std::size_t row_bytes,
                               std::vector<std::uint8_t> labels) {
   if (labels.empty() || row_bytes == 0) return Error(Errc::kInvalid, "no samples");
-  if (pixels.size() != labels.size() * row_bytes) return Error(Errc::kInvalid, "as many labels as rows are needed");
+  if (pixels.size() != labels.size() * row_bytes)
+    return Error(Errc::kInvalid, "as many labels as rows are needed");
   Samples out;
   out.classes_ = std::size_t{*std::max_element(labels.begin(), labels.end())} + 1;
   out.features_ = row_bytes;

@@ -23,7 +23,8 @@ class Samples {
   [[nodiscard]] std::size_t classes() const noexcept { return classes_; }
 
   // The rows named by `rows`, as features between 0 and 1, and their labels. The spans are large enough.
-  void gather(std::span<const std::uint32_t> rows, std::span<float> features, std::span<std::uint8_t> labels) const;
+  void gather(std::span<const std::uint32_t> rows, std::span<float> features,
+              std::span<std::uint8_t> labels) const;
 
  private:
   Samples() = default;
@@ -40,8 +41,8 @@ struct Dataset {
   Samples test;
 };
 
-// name: "mnist", the only one there is. directory: of its files, by their usual names (train-images-idx3-ubyte or
-// train-images.idx3-ubyte). Errors are one line that says what to do.
+// name: "mnist", the only one there is. directory: of its files, by their usual names
+// (train-images-idx3-ubyte or train-images.idx3-ubyte). Errors are one line that says what to do.
 Result<Dataset> load_dataset(const std::string& name, const std::string& directory);
 
 }  // namespace gradfs::trainer

@@ -14,8 +14,8 @@ class Evaluator {
  public:
   Evaluator(const Samples& test, std::vector<DenseLayer> layers, std::uint64_t parameters);
 
-  // The share of the test samples that the source's parameters classify rightly. They are copied first, so that all
-  // samples meet the same ones.
+  // The share of the test samples that the source's parameters classify rightly. They are copied first, so
+  // that all samples meet the same ones.
   Result<double> accuracy(ParameterSource& source);
 
  private:

@@ -18,7 +18,8 @@ constexpr Entry kArchitectures[] = {
 
 }  // namespace
 
-Result<std::unique_ptr<Architecture>> make_architecture(const std::string& name, const ExchangeOptions& options) {
+Result<std::unique_ptr<Architecture>> make_architecture(const std::string& name,
+                                                        const ExchangeOptions& options) {
   std::string names;
   for (const Entry& entry : kArchitectures) {
     if (name == entry.name) return entry.open(options);

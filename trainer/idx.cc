@@ -55,7 +55,7 @@ Result<IdxArray> parse_idx(std::span<const std::byte> content) {
 
 Result<IdxArray> read_idx(const std::string& path, std::size_t dimensions) {
   GRADFS_TRY(UniqueFd fd, open_file(path, O_RDONLY));
-  struct stat status {};
+  struct stat status{};
   if (::fstat(fd.get(), &status) != 0) return errno_error(path);
   if (!S_ISREG(status.st_mode)) return invalid(path + ": not a regular file");
   const auto bytes = static_cast<std::uint64_t>(status.st_size);

@@ -32,7 +32,8 @@ Result<ModelTensor> read_tensor(const std::string& name, const nlohmann::json& e
   if (entry.at("dtype").get<std::string>() != "F32") return invalid("tensor " + name + " is not F32");
   ModelTensor tensor{name, entry.at("shape").get<std::vector<std::uint64_t>>(), 0, 1};
   for (const std::uint64_t side : tensor.shape) {
-    if (side == 0 || side > kParametersMax / tensor.count) return invalid("tensor " + name + " has a strange shape");
+    if (side == 0 || side > kParametersMax / tensor.count)
+      return invalid("tensor " + name + " has a strange shape");
     tensor.count *= side;
   }
   const auto offsets = entry.at("data_offsets").get<std::vector<std::uint64_t>>();
@@ -47,7 +48,8 @@ Result<ModelTensor> read_tensor(const std::string& name, const nlohmann::json& e
 // "fc12" is ("fc", 12); a name without digits at its end has the number 0.
 std::pair<std::string, std::uint64_t> split_number(const std::string& name) {
   std::size_t digits = name.size();
-  while (digits > 0 && name.size() - digits < 9 && name[digits - 1] >= '0' && name[digits - 1] <= '9') --digits;
+  while (digits > 0 && name.size() - digits < 9 && name[digits - 1] >= '0' && name[digits - 1] <= '9')
+    --digits;
   const std::string number = name.substr(digits);
   return {name.substr(0, digits), number.empty() ? 0 : std::stoull(number)};
 }
@@ -73,7 +75,8 @@ std::uint64_t ModelLayout::parameters() const noexcept {
   return tensors.empty() ? 0 : tensors.back().offset + tensors.back().count;
 }
 
-Result<ModelLayout> parse_model_header(std::string_view header, std::uint64_t data_start, std::uint64_t file_bytes) {
+Result<ModelLayout> parse_model_header(std::string_view header, std::uint64_t data_start,
+                                       std::uint64_t file_bytes) {
   ModelLayout layout;
   layout.data_start = data_start;
   try {
@@ -107,21 +110,21 @@ Result<std::vector<DenseLayer>> deduce_layers(const ModelLayout& layout) {
     if (!weight.name.ends_with(".weight")) continue;
     const std::string stem = weight.name.substr(0, weight.name.size() - std::strlen(".weight"));
     const auto bias = by_name.find(stem + ".bias");
-    if (weight.shape.size() != 2) return invalid("tensor " + weight.name + " is not that of a fully connected layer");
+    if (weight.shape.size() != 2)
+      return invalid("tensor " + weight.name + " is not that of a fully connected layer");
     if (bias == by_name.end()) return invalid("there is " + weight.name + ", but no " + stem + ".bias");
     if (bias->second->shape != std::vector{weight.shape[0]}) {
       return invalid(bias->first + " does not fit " + weight.name);
     }
-    found.push_back({split_number(stem), {weight.shape[1], weight.shape[0], weight.offset, bias->second->offset}});
+    found.push_back(
+        {split_number(stem), {weight.shape[1], weight.shape[0], weight.offset, bias->second->offset}});
     by_name.erase(weight.name);
     by_name.erase(bias);
   }
   if (!by_name.empty()) {
     return invalid("tensor " + by_name.begin()->first + " is not that of a fully connected layer");
   }
-  std::ranges::sort(found, {}, [](const auto& one) {
-    return std::tuple(one.first.second, one.first.first);
-  });
+  std::ranges::sort(found, {}, [](const auto& one) { return std::tuple(one.first.second, one.first.first); });
   std::vector<DenseLayer> layers;
   for (const auto& [name, layer] : found) {
     if (!layers.empty() && layers.back().outputs != layer.inputs) {
@@ -145,13 +148,14 @@ Result<ModelFile> ModelFile::open(const std::string& model_directory) {
     return Error(fd.error().code, std::move(detail));
   }
   file.fd_ = std::move(fd.value());
-  struct stat status {};
+  struct stat status{};
   if (::fstat(file.fd_.get(), &status) != 0) return errno_error(path);
   const auto file_bytes = static_cast<std::uint64_t>(status.st_size);
   std::uint64_t length = 0;
   if (file_bytes < sizeof length) return invalid(path + ": too short for a model");
   GRADFS_TRYV(read_fully_at(file.fd_.get(), std::as_writable_bytes(std::span(&length, 1)), 0));
-  if (length > kHeaderBytesMax || length > file_bytes - sizeof length) return invalid(path + ": not a safetensors file");
+  if (length > kHeaderBytesMax || length > file_bytes - sizeof length)
+    return invalid(path + ": not a safetensors file");
   std::string header(length, ' ');
   GRADFS_TRYV(read_fully_at(file.fd_.get(), std::as_writable_bytes(std::span(header)), sizeof length));
   Result<ModelLayout> layout = parse_model_header(header, sizeof length + length, file_bytes);
@@ -171,14 +175,16 @@ std::optional<std::uint64_t> ModelFile::version() const {
   const std::optional<std::string> text = read_attribute(fd_.get(), "user.gradfs.version");
   if (!text) return std::nullopt;
   std::uint64_t value = 0;
-  if (std::from_chars(text->data(), text->data() + text->size(), value).ec != std::errc{}) return std::nullopt;
+  if (std::from_chars(text->data(), text->data() + text->size(), value).ec != std::errc{})
+    return std::nullopt;
   return value;
 }
 
 std::optional<std::uint64_t> ModelFile::version_or_status() const {
   if (const std::optional<std::uint64_t> value = version()) return value;
   const std::optional<nlohmann::json> status = read_status(directory_);
-  if (!status || !status->contains("version") || !(*status)["version"].is_number_unsigned()) return std::nullopt;
+  if (!status || !status->contains("version") || !(*status)["version"].is_number_unsigned())
+    return std::nullopt;
   return (*status)["version"].get<std::uint64_t>();
 }
 
@@ -199,7 +205,8 @@ GradientHeader::GradientHeader(const ModelLayout& layout, std::string run, std::
     tensors_ += "," + nlohmann::json(tensor.name).dump() + ":" + entry.dump();
   }
   constexpr std::uint64_t kLargest = std::numeric_limits<std::uint64_t>::max();
-  const std::size_t longest = sizeof(std::uint64_t) + json({run_, worker_, kLargest, kLargest, -1.23456789e-300}).size();
+  const std::size_t longest =
+      sizeof(std::uint64_t) + json({run_, worker_, kLargest, kLargest, -1.23456789e-300}).size();
   bytes_ = (longest + kHeaderAlignment - 1) / kHeaderAlignment * kHeaderAlignment;
 }
 
@@ -214,7 +221,8 @@ std::string GradientHeader::json(const GradientNote& note) const {
   return "{\"__metadata__\":" + metadata.dump() + tensors_ + "}";
 }
 
-std::string GradientHeader::render(std::uint64_t step, std::optional<std::uint64_t> base_version, double loss) const {
+std::string GradientHeader::render(std::uint64_t step, std::optional<std::uint64_t> base_version,
+                                   double loss) const {
   std::string text = json({run_, worker_, step, base_version, loss});
   const std::uint64_t length = bytes_ - sizeof(std::uint64_t);
   GRADFS_CHECK(text.size() <= length);

@@ -1,7 +1,8 @@
 // The model as a file: model.safetensors of a model directory, and the headers of gradients that fit it.
 //
 // A trainer knows gradfs by nothing but files, so it has its own small reader of safetensors headers:
-//   file = u64 little-endian header length, JSON header, data; offsets in the header are relative to the data.
+//   file = u64 little-endian header length, JSON header, data; offsets in the header are relative to the
+//   data.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +24,8 @@ struct ModelTensor {
   std::uint64_t count = 0;
 };
 
-// The tensors of a model of F32 in the order of its data, which has no holes: a flat buffer of parameters() floats.
+// The tensors of a model of F32 in the order of its data, which has no holes: a flat buffer of parameters()
+// floats.
 struct ModelLayout {
   std::vector<ModelTensor> tensors;
   std::uint64_t data_start = 0;  // in the file, in bytes
@@ -32,11 +34,12 @@ struct ModelLayout {
 };
 
 // header: the JSON without its length. kInvalid, in one line, for what is no safetensors or no F32 model.
-Result<ModelLayout> parse_model_header(std::string_view header, std::uint64_t data_start, std::uint64_t file_bytes);
+Result<ModelLayout> parse_model_header(std::string_view header, std::uint64_t data_start,
+                                       std::uint64_t file_bytes);
 
-// The fully connected layers that the tensors make up: NAME.weight [out, in] with NAME.bias [out], in the order of
-// the number at the end of NAME (fc1, fc2, ..., as torch's nn.Linear; 0, 2, 4 as its nn.Sequential). kInvalid if
-// there are others, or one layer does not fit the next.
+// The fully connected layers that the tensors make up: NAME.weight [out, in] with NAME.bias [out], in the
+// order of the number at the end of NAME (fc1, fc2, ..., as torch's nn.Linear; 0, 2, 4 as its nn.Sequential).
+// kInvalid if there are others, or one layer does not fit the next.
 Result<std::vector<DenseLayer>> deduce_layers(const ModelLayout& layout);
 
 // A read-only map of model.safetensors, and what its attributes say. Movable; the map is shared with whoever
@@ -75,8 +78,8 @@ struct GradientNote {
 
 inline constexpr std::uint64_t kHeaderAlignment = 4096;
 
-// A header of the same length for every step of a run and worker, so that a slot's can be rewritten in place: padded
-// with spaces to a multiple of kHeaderAlignment that leaves room for the largest numbers.
+// A header of the same length for every step of a run and worker, so that a slot's can be rewritten in place:
+// padded with spaces to a multiple of kHeaderAlignment that leaves room for the largest numbers.
 class GradientHeader {
  public:
   GradientHeader(const ModelLayout& layout, std::string run, std::string worker);

@@ -7,8 +7,12 @@
 
 namespace gradfs::trainer {
 
-Network::Network(std::vector<DenseLayer> layers, std::size_t batch_max, const DenseKernels& kernels)
-    : layers_(std::move(layers)), batch_max_(batch_max), kernels_(&kernels) {
+Network::Network(std::vector<DenseLayer> layers, std::size_t batch_max, float label_smoothing,
+                 const DenseKernels& kernels)
+    : layers_(std::move(layers)),
+      batch_max_(batch_max),
+      label_smoothing_(label_smoothing),
+      kernels_(&kernels) {
   GRADFS_CHECK(!layers_.empty() && batch_max_ > 0);
   std::size_t widest = 0;
   activations_.emplace_back(batch_max_ * layers_.front().inputs);
@@ -25,13 +29,16 @@ void Network::forward(const float* parameters, std::size_t rows) {
   GRADFS_CHECK(rows <= batch_max_);
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     const DenseLayer& layer = layers_[i];
-    kernels_->forward(activations_[i].data(), parameters + layer.weight_offset, parameters + layer.bias_offset, rows,
-                      layer.inputs, layer.outputs, i + 1 < layers_.size(), activations_[i + 1].data());
+    kernels_->forward(activations_[i].data(), parameters + layer.weight_offset,
+                      parameters + layer.bias_offset, rows, layer.inputs, layer.outputs,
+                      i + 1 < layers_.size(), activations_[i + 1].data());
   }
 }
 
 double Network::loss_and_delta(std::span<const std::uint8_t> labels, float scale) {
   const std::size_t width = classes();
+  const float everywhere = scale * label_smoothing_ / static_cast<float>(width);
+  const float at_label = scale * (1 - label_smoothing_);
   double loss = 0;
   for (std::size_t row = 0; row < labels.size(); ++row) {
     GRADFS_CHECK(labels[row] < width);
@@ -45,24 +52,24 @@ double Network::loss_and_delta(std::span<const std::uint8_t> labels, float scale
     }
     loss += std::log(static_cast<double>(sum)) - static_cast<double>(output[labels[row]] - highest);
     const float factor = scale / sum;
-    for (std::size_t i = 0; i < width; ++i) delta[i] *= factor;
-    delta[labels[row]] -= scale;
+    for (std::size_t i = 0; i < width; ++i) delta[i] = delta[i] * factor - everywhere;
+    delta[labels[row]] -= at_label;
   }
   return loss;
 }
 
-double Network::gradient(const float* parameters, std::span<const std::uint8_t> labels, float scale, bool accumulate,
-                         float* gradient) {
+double Network::gradient(const float* parameters, std::span<const std::uint8_t> labels, float scale,
+                         bool accumulate, float* gradient) {
   const std::size_t rows = labels.size();
   forward(parameters, rows);
   const double loss = loss_and_delta(labels, scale);
   for (std::size_t i = layers_.size(); i-- > 0;) {
     const DenseLayer& layer = layers_[i];
-    kernels_->parameter_gradient(delta_.data(), activations_[i].data(), rows, layer.inputs, layer.outputs, accumulate,
-                                 gradient + layer.weight_offset, gradient + layer.bias_offset);
+    kernels_->parameter_gradient(delta_.data(), activations_[i].data(), rows, layer.inputs, layer.outputs,
+                                 accumulate, gradient + layer.weight_offset, gradient + layer.bias_offset);
     if (i == 0) break;
-    kernels_->input_delta(delta_.data(), parameters + layer.weight_offset, activations_[i].data(), rows, layer.inputs,
-                          layer.outputs, delta_before_.data());
+    kernels_->input_delta(delta_.data(), parameters + layer.weight_offset, activations_[i].data(), rows,
+                          layer.inputs, layer.outputs, delta_before_.data());
     std::swap(delta_, delta_before_);
   }
   return loss;

@@ -22,7 +22,10 @@ struct DenseLayer {
 class Network {
  public:
   // layers: at least one; each takes what the one before gives. batch_max: rows of the largest batch.
-  Network(std::vector<DenseLayer> layers, std::size_t batch_max, const DenseKernels& kernels = dense_kernels());
+  // label_smoothing: the share of the target that is spread over all classes (0 to 1) when a gradient is
+  // computed.
+  Network(std::vector<DenseLayer> layers, std::size_t batch_max, float label_smoothing = 0,
+          const DenseKernels& kernels = dense_kernels());
 
   [[nodiscard]] std::size_t inputs() const noexcept { return layers_.front().inputs; }
   [[nodiscard]] std::size_t classes() const noexcept { return layers_.back().outputs; }
@@ -31,9 +34,10 @@ class Network {
   // The buffer for a batch, [batch_max, inputs]: fill its first rows, then call one of the two below.
   [[nodiscard]] std::span<float> batch() noexcept { return activations_.front(); }
 
-  // The gradient of scale * (sum over the rows of the cross-entropy), written to, or added to, `gradient`, which has
-  // the layout of `parameters`. Returns the sum of the cross-entropy, unscaled. labels: one for each row, all below
-  // classes(). `parameters` may change meanwhile (a live map): each value is then some value it had.
+  // The gradient of scale * (sum over the rows of the cross-entropy to the smoothed target), written to, or
+  // added to, `gradient`, which has the layout of `parameters`. Returns the sum of the cross-entropy to the
+  // labels themselves, unscaled. labels: one for each row, all below classes(). `parameters` may change
+  // meanwhile (a live map): each value is then some value it had.
   double gradient(const float* parameters, std::span<const std::uint8_t> labels, float scale, bool accumulate,
                   float* gradient);
 
@@ -49,9 +53,10 @@ class Network {
 
   std::vector<DenseLayer> layers_;
   std::size_t batch_max_;
+  float label_smoothing_;
   const DenseKernels* kernels_;
   std::vector<std::vector<float>> activations_;  // [0] is the batch, [i] what layer i - 1 gives
-  std::vector<float> delta_;                     // the loss by the outputs of a layer, and of the one before it
+  std::vector<float> delta_;  // the loss by the outputs of a layer, and of the one before it
   std::vector<float> delta_before_;
 };
 

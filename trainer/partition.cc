@@ -50,8 +50,11 @@ Result<std::vector<Rows>> deal_rows(std::size_t samples, std::size_t partitions,
 
 BatchPlan::BatchPlan(Rows rows, std::size_t batch_size, std::size_t batches_per_push, std::size_t epochs,
                      std::uint64_t seed)
-    : rows_(std::move(rows)), batch_size_(batch_size), rows_per_push_(batch_size * batches_per_push),
-      epochs_(epochs), seed_(seed) {
+    : rows_(std::move(rows)),
+      batch_size_(batch_size),
+      rows_per_push_(batch_size * batches_per_push),
+      epochs_(epochs),
+      seed_(seed) {
   GRADFS_CHECK(!rows_.empty() && rows_per_push_ > 0);
 }
 

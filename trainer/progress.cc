@@ -26,7 +26,7 @@ constexpr std::size_t kBarMax = 30;
 constexpr std::size_t kBarMin = 5;
 
 std::size_t terminal_columns() {
-  struct winsize size {};
+  struct winsize size{};
   if (::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0) return kColumnsDefault;
   return size.ws_col;
 }

@@ -24,11 +24,11 @@ enum class RecordKind : std::uint32_t {
 // Fixed size below PIPE_BUF, so that a write of one is atomic.
 struct Record {
   RecordKind kind = RecordKind::kReady;
-  std::uint32_t counted = 0;        // kPush: 1 if the model took it
-  std::uint64_t samples = 0;        // kPush: of this gradient
-  double loss_sum = 0;              // kPush: over the samples
-  std::int64_t started_ns = 0;      // kPush: monotonic, when its first batch began
-  std::int64_t ended_ns = 0;        // kPush: monotonic, when the outcome was known
+  std::uint32_t counted = 0;    // kPush: 1 if the model took it
+  std::uint64_t samples = 0;    // kPush: of this gradient
+  double loss_sum = 0;          // kPush: over the samples
+  std::int64_t started_ns = 0;  // kPush: monotonic, when its first batch began
+  std::int64_t ended_ns = 0;    // kPush: monotonic, when the outcome was known
   char text[216] = {};
 };
 static_assert(sizeof(Record) == 256);
@@ -93,9 +93,9 @@ class LossWindow {
 class ProgressDisplay {
  public:
   struct State {
-    double done = 0;      // of the whole run, 0 to 1
-    double epoch = 0;     // completed, with a fraction
-    double epochs = 0;    // wanted; 0 if the run ends by time
+    double done = 0;    // of the whole run, 0 to 1
+    double epoch = 0;   // completed, with a fraction
+    double epochs = 0;  // wanted; 0 if the run ends by time
     double seconds = 0;
     double loss = 0;
     double accuracy = 0;  // of the last evaluation; below 0 before the first
@@ -104,10 +104,10 @@ class ProgressDisplay {
 
   // terminal: whether stdout is one.
   explicit ProgressDisplay(bool terminal) : terminal_(terminal) {}
-  void update(const State& state);      // redraws the bar, at most ten times a second
-  void evaluated(const State& state);   // a line
+  void update(const State& state);        // redraws the bar, at most ten times a second
+  void evaluated(const State& state);     // a line
   void message(const std::string& line);  // on stderr, without breaking the bar
-  void finish();                        // removes the bar
+  void finish();                          // removes the bar
 
   static std::string line(const State& state);
   static std::string bar(const State& state, std::size_t columns);

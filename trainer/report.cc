@@ -27,7 +27,7 @@ nlohmann::json or_null(const std::optional<T>& value) {
 }
 
 bool is_special(const std::string& path) {
-  struct stat status {};
+  struct stat status{};
   return ::stat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode);
 }
 
@@ -86,6 +86,7 @@ std::string report_json(const Report& report) {
       {"batch_size", report.batch_size},
       {"n_push", report.n_push},
       {"n_fetch", report.n_fetch},
+      {"label_smoothing", rounded(report.label_smoothing, 1e6)},
       {"push", report.push},
       {"seed", report.seed},
       {"optimizer", report.optimizer},
@@ -110,7 +111,7 @@ std::string report_json(const Report& report) {
 
 Result<void> check_report_path(const std::string& path) {
   if (is_special(path)) return ok();
-  struct stat status {};
+  struct stat status{};
   if (::stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode)) return Error(Errc::kIsDirectory, path);
   const std::size_t slash = path.rfind('/');
   const std::string directory = slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
@@ -133,7 +134,8 @@ Result<void> write_report(const Report& report, const std::string& path) {
   if (!written) {
     ::unlink((path + ".tmp").c_str());
     const std::string& detail = written.error().detail;
-    return Error(written.error().code, detail.find(path) == std::string::npos ? path + ": " + detail : detail);
+    return Error(written.error().code,
+                 detail.find(path) == std::string::npos ? path + ": " + detail : detail);
   }
   return ok();
 }

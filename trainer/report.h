@@ -17,7 +17,7 @@ inline constexpr const char* kMilestones[] = {"0.90", "0.95", "0.97", "0.975", "
 struct Evaluation {
   double seconds = 0;  // since the first batch, when the parameters were read
   double epoch = 0;    // completed until then, with a fraction
-  double loss = 0;     // training loss, over the last epoch's worth of samples
+  double loss = 0;     // cross-entropy in training, over the last epoch's worth of samples
   double test_accuracy = 0;
 };
 
@@ -29,12 +29,13 @@ struct Report {
   std::uint64_t parameters = 0;
   std::uint64_t workers = 0;
   std::uint64_t partitions = 0;
-  std::optional<std::uint64_t> epochs;       // wanted; none if the run ended by time
+  std::optional<std::uint64_t> epochs;  // wanted; none if the run ended by time
   std::optional<double> seconds_max;
   double epochs_completed = 0;
   std::uint64_t batch_size = 0;
   std::uint64_t n_push = 1;
   std::uint64_t n_fetch = 1;
+  double label_smoothing = 0;
   std::uint64_t seed = 0;
   std::string push;
   std::string kernels;
@@ -62,8 +63,8 @@ std::string report_json(const Report& report);
 
 // Whether the report could be written there: to be asked before a long run.
 Result<void> check_report_path(const std::string& path);
-// Replaces the file; one that is not a regular file (a pipe, /dev/stdout) is written to as it is. Leaves nothing
-// behind when it fails, as on a full disk.
+// Replaces the file; one that is not a regular file (a pipe, /dev/stdout) is written to as it is. Leaves
+// nothing behind when it fails, as on a full disk.
 Result<void> write_report(const Report& report, const std::string& path);
 
 }  // namespace gradfs::trainer

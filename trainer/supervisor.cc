@@ -25,7 +25,8 @@ constexpr std::int64_t kReadyLimit_ns = 60 * kSecond_ns;
 constexpr std::int64_t kStopGrace_ns = 10 * kSecond_ns;
 constexpr double kEarlyEvaluations[] = {0.1, 0.25};  // epochs; afterwards each half
 constexpr double kEvaluationStep = 0.5;
-constexpr double kEvaluationRest = 4;  // as long as the last evaluation took, times this, none is made
+constexpr double kEvaluationRest = 4;  // as long as the last evaluation took, times this, none is made,
+constexpr std::int64_t kEvaluationGap_ns = 500 * kMillisecond_ns;  // nor for less than this
 
 double seconds(std::int64_t ns) { return static_cast<double>(ns) / kSecond_ns; }
 
@@ -70,9 +71,13 @@ struct WorkerProcess {
 class Run {
  public:
   Run(const Dataset& dataset, Architecture& architecture, SharedControl& control, const RunOptions& options)
-      : dataset_(dataset), architecture_(architecture), control_(control), options_(options),
+      : dataset_(dataset),
+        architecture_(architecture),
+        control_(control),
+        options_(options),
         evaluator_(dataset.test, architecture.layers(), architecture.parameters()),
-        loss_(dataset.train.rows()), display_(options.terminal) {}
+        loss_(dataset.train.rows()),
+        display_(options.terminal) {}
   ~Run();
 
   Result<RunOutcome> run();
@@ -187,8 +192,8 @@ void Run::worker_main(std::size_t index, Rows rows, UniqueFd pipe) {
   if (!exchange) {
     records.fail(exchange.error().message());
   } else {
-    BatchPlan plan(std::move(rows), options_.worker.batch_size, options_.worker.batches_per_push, options_.epochs,
-                   options_.seed * 1'000'003 + index);
+    BatchPlan plan(std::move(rows), options_.worker.batch_size, options_.worker.batches_per_push,
+                   options_.epochs, options_.seed * 1'000'003 + index);
     Worker worker(dataset_.train, architecture_.layers(), std::move(plan), options_.worker,
                   std::move(exchange.value()));
     status = run_worker(worker, *control_, records);
@@ -220,7 +225,8 @@ Result<void> Run::watch() {
       GRADFS_TRYV(evaluate(at_seconds));
       next_evaluation_ = next_evaluation_after(epoch());
       const std::int64_t after = real_now_ns();
-      evaluate_from_ns_ = after + static_cast<std::int64_t>(kEvaluationRest * static_cast<double>(after - now));
+      const auto rest_ns = static_cast<std::int64_t>(kEvaluationRest * static_cast<double>(after - now));
+      evaluate_from_ns_ = after + std::max(rest_ns, kEvaluationGap_ns);
       if (options_.target_accuracy && report_.test_accuracy >= *options_.target_accuracy) stop_now();
     }
     display_.update(state(at_seconds));
@@ -258,13 +264,21 @@ void Run::take_records(std::size_t index) {
   Record record;
   while (worker.records.read(record)) {
     switch (record.kind) {
-      case RecordKind::kReady: worker.ready = true; break;
-      case RecordKind::kPush: note_push(record); break;
-      case RecordKind::kDone: worker.done = true; break;
+      case RecordKind::kReady:
+        worker.ready = true;
+        break;
+      case RecordKind::kPush:
+        note_push(record);
+        break;
+      case RecordKind::kDone:
+        worker.done = true;
+        break;
       case RecordKind::kFailed:
         worker.failed = true;
         record.text[sizeof record.text - 1] = '\0';
-        if (!outcome_.failure) outcome_.failure = Error(Errc::kIo, "worker " + std::to_string(index) + ": " + record.text);
+        if (!outcome_.failure) {
+          outcome_.failure = Error(Errc::kIo, "worker " + std::to_string(index) + ": " + record.text);
+        }
         if (go_ns_ != 0) display_.message("worker " + std::to_string(index) + " ends: " + record.text);
         break;
     }
@@ -289,8 +303,9 @@ void Run::reap() {
     if (worker.done) continue;
     report_.workers_lost.push_back(index);
     if (worker.failed || go_ns_ == 0) continue;
-    const std::string how = WIFSIGNALED(status) ? std::string("was killed by ") + ::strsignal(WTERMSIG(status))
-                                                : "ended with status " + std::to_string(WEXITSTATUS(status));
+    const std::string how = WIFSIGNALED(status)
+                                ? std::string("was killed by ") + ::strsignal(WTERMSIG(status))
+                                : "ended with status " + std::to_string(WEXITSTATUS(status));
     display_.message("worker " + std::to_string(index) + " " + how + (running() ? "; the others go on" : ""));
   }
 }
@@ -333,6 +348,7 @@ void Run::fill_report() {
   report_.batch_size = options_.worker.batch_size;
   report_.n_push = options_.worker.batches_per_push;
   report_.n_fetch = options_.worker.pushes_per_fetch;
+  report_.label_smoothing = options_.worker.label_smoothing;
   report_.seed = options_.seed;
   report_.kernels = dense_kernels().name;
   report_.optimizer = architecture_.optimizer();
@@ -359,8 +375,8 @@ Result<RunOutcome> train(const Dataset& dataset, Architecture& architecture, Sha
                          const RunOptions& options) {
   const std::vector<DenseLayer>& layers = architecture.layers();
   if (layers.front().inputs != dataset.train.features()) {
-    return Error(Errc::kInvalid, "the model takes " + std::to_string(layers.front().inputs) + " values, a sample has " +
-                                     std::to_string(dataset.train.features()));
+    return Error(Errc::kInvalid, "the model takes " + std::to_string(layers.front().inputs) +
+                                     " values, a sample has " + std::to_string(dataset.train.features()));
   }
   const std::size_t classes = std::max(dataset.train.classes(), dataset.test.classes());
   if (layers.back().outputs < classes) {

@@ -16,10 +16,14 @@ constexpr std::uint64_t kDropsInARow = 100;  // more, and the model's policy can
 
 }  // namespace
 
-Worker::Worker(const Samples& samples, std::vector<DenseLayer> layers, BatchPlan plan, const WorkerOptions& options,
-               std::unique_ptr<Exchange> exchange)
-    : samples_(samples), options_(options), network_(std::move(layers), options.batch_size), plan_(std::move(plan)),
-      exchange_(std::move(exchange)), labels_(options.batch_size) {
+Worker::Worker(const Samples& samples, std::vector<DenseLayer> layers, BatchPlan plan,
+               const WorkerOptions& options, std::unique_ptr<Exchange> exchange)
+    : samples_(samples),
+      options_(options),
+      network_(std::move(layers), options.batch_size, options.label_smoothing),
+      plan_(std::move(plan)),
+      exchange_(std::move(exchange)),
+      labels_(options.batch_size) {
   GRADFS_CHECK(plan_.batch_size() == options_.batch_size && options_.pushes_per_fetch > 0);
   GRADFS_CHECK(network_.inputs() == samples_.features() && network_.classes() >= samples_.classes());
 }

@@ -15,9 +15,10 @@ namespace gradfs::trainer {
 
 struct WorkerOptions {
   std::size_t batch_size = 64;
-  std::size_t batches_per_push = 1;   // n_push: a gradient is the mean over the samples of so many batches
-  std::size_t pushes_per_fetch = 1;   // n_fetch: parameters are read anew before every so many gradients; with 1
-                                      // they are used where they lie, if the architecture has them in memory
+  std::size_t batches_per_push = 1;  // n_push: a gradient is the mean over the samples of so many batches
+  std::size_t pushes_per_fetch = 1;  // n_fetch: parameters are read anew before every so many gradients; with
+                                     // 1 they are used where they lie, if the architecture has them in memory
+  float label_smoothing = 0;  // as for Network
 };
 
 // What one push came to.
@@ -34,8 +35,8 @@ class Worker {
   Worker(const Samples& samples, std::vector<DenseLayer> layers, BatchPlan plan, const WorkerOptions& options,
          std::unique_ptr<Exchange> exchange);
 
-  // Computes the next gradient into the exchange's buffer; false if the plan is at its end. A stop that is seen
-  // between two batches drops what is not whole, and gives false too. stop may be null.
+  // Computes the next gradient into the exchange's buffer; false if the plan is at its end. A stop that is
+  // seen between two batches drops what is not whole, and gives false too. stop may be null.
   Result<bool> compute(const std::atomic<bool>* stop = nullptr);
   // Pushes what compute() made.
   Result<StepReport> push();
@@ -53,8 +54,9 @@ class Worker {
   StepReport current_;
 };
 
-// The whole life of a worker's process after its exchange is there: tells the supervisor it is ready, waits for go,
-// trains until its plan, the deadline or a stop ends it, and says why it ended. Returns its exit status.
+// The whole life of a worker's process after its exchange is there: tells the supervisor it is ready, waits
+// for go, trains until its plan, the deadline or a stop ends it, and says why it ended. Returns its exit
+// status.
 int run_worker(Worker& worker, const RunControl& control, RecordWriter& records);
 
 }  // namespace gradfs::trainer

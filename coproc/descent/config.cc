@@ -185,7 +185,9 @@ Result<DescentConfig> parse_root(const toml::table& root) {
   }
   GRADFS_TRYV(check_keys(root, "", "optimizer group policy"));
   GRADFS_TRY(const toml::table* optimizer, section(root, "optimizer"));
-  GRADFS_TRY(DescentConfig config, parse_optimizer(optimizer != nullptr ? *optimizer : toml::table{}));
+  // A copy of a table forgets its lines.
+  const toml::table empty;
+  GRADFS_TRY(DescentConfig config, parse_optimizer(optimizer != nullptr ? *optimizer : empty));
   GRADFS_TRY(const toml::table* policy, section(root, "policy"));
   if (policy != nullptr) {
     GRADFS_TRYV(parse_policy(*policy, config));

@@ -11,9 +11,9 @@
 // n reads copy (n - 1) & 1, writes copy n & 1, and counts once the watermark says n. So a number that was interrupted
 // finds what it began with.
 //
-// A stripe is updated as: copy it into a slot; slot.state = full; update in place; numbers[stripe] = n;
-// slot.state = empty. After a crash a full slot whose stripe has a number below slot.last is copied back. Against a
-// killed process program order is enough, so these are release stores.
+// A stripe takes number n as: its new values into a slot; slot.state = full; the values into place;
+// numbers[stripe] = n; slot.state = empty. After a crash a full slot whose stripe has a number below slot.last is put
+// into place again. Against a killed process program order is enough, so these are release stores.
 #pragma once
 
 #include <cstddef>
@@ -24,7 +24,7 @@
 namespace gradfs {
 
 inline constexpr std::uint64_t kControlMagic = 0x314C525443534647;  // "GFSCTRL1"
-inline constexpr std::uint32_t kControlVersion = 1;
+inline constexpr std::uint32_t kControlVersion = 2;
 inline constexpr std::uint32_t kControlSlotsMax = 256;
 inline constexpr std::uint32_t kControlStates = 2;                  // the most that a built-in rule has
 inline constexpr std::uint64_t kControlPage = 4096;
@@ -60,9 +60,9 @@ enum class SlotState : std::uint32_t { kEmpty = 0, kFull = 1 };
 
 struct SlotHeader {
   std::uint32_t state;              // atomic: SlotState
-  std::uint32_t state_count;        // arrays of optimizer state that were copied
+  std::uint32_t arrays;             // a bit for each array that has new values: 0 parameters, 1 state 0, ...
   std::uint64_t stripe;
-  std::uint64_t first;              // numbers that the update takes
+  std::uint64_t first;              // numbers that the new values contain
   std::uint64_t last;
 };
 static_assert(sizeof(SlotHeader) == 32);

@@ -1,395 +1,382 @@
 #include "coproc/descent/engine.h"
 
+#include <sys/mman.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
-#include <memory>
-#include <numeric>
-#include <span>
 
+#include "coproc/descent/kernels.h"
+#include "coproc/descent/stripe_pass.h"
 #include "fs/base/check.h"
-#include "fs/base/sigbus.h"
 
 namespace gradfs {
 namespace {
 
-template <class T>
-void store_release(T& target, T value) {
-  std::atomic_ref<T>(target).store(value, std::memory_order_release);
+#ifndef MADV_POPULATE_WRITE
+constexpr int MADV_POPULATE_WRITE = 23;
+#endif
+
+Result<std::uint64_t> size_of(const UniqueFd& fd) {
+  struct stat status {};
+  if (::fstat(fd.get(), &status) != 0) return errno_error("fstat");
+  return static_cast<std::uint64_t>(status.st_size);
 }
 
-template <class T>
-T load_acquire(T& source) {
-  return std::atomic_ref<T>(source).load(std::memory_order_acquire);
-}
-
-bool same_states(const OptimizerLayout& a, const OptimizerLayout& b) {
-  const gradfs_rule& left = builtin_rule(a.optimizer());
-  const gradfs_rule& right = builtin_rule(b.optimizer());
-  if (a.state_count() != b.state_count()) return false;
-  for (std::uint32_t i = 0; i < a.state_count(); ++i) {
-    if (std::string_view(left.state_names[i]) != right.state_names[i]) return false;
+Result<Mapping> map_whole(const UniqueFd& fd, std::uint64_t bytes, const char* what) {
+  GRADFS_TRY(const std::uint64_t size, size_of(fd));
+  if (size != bytes) {
+    return Error(Errc::kCorrupt, std::string(what) + " has " + std::to_string(size) + " bytes instead of " +
+                                     std::to_string(bytes));
   }
-  return a.state_count() > 0;
+  GRADFS_TRY(Mapping mapping, Mapping::map(fd, bytes, true));
+  // So that the first number does not pay for page faults; where the kernel cannot, it will.
+  ::madvise(mapping.data(), mapping.size(), MADV_POPULATE_WRITE);
+  return mapping;
 }
 
-Result<std::uint64_t> file_size(const UniqueFd& fd) {
-  struct stat info{};
-  if (::fstat(fd.get(), &info) != 0) return errno_error("fstat");
-  return static_cast<std::uint64_t>(info.st_size);
+Result<Mapping> map_optimizer(const UniqueFd& fd, const OptimizerLayout& layout) {
+  GRADFS_TRY(Mapping mapping, map_whole(fd, layout.file_bytes(), "the optimizer's file"));
+  if (std::memcmp(mapping.data(), layout.header().data(), layout.header().size()) != 0) {
+    return Error(Errc::kCorrupt, "the optimizer's file is not of this model and " +
+                                     std::string(to_text(layout.optimizer())));
+  }
+  return mapping;
+}
+
+bool has_same_states(Optimizer a, Optimizer b) {
+  for (int i = 0; i < GRADFS_STATES_MAX; ++i) {
+    const char* one = builtin_rule(a).state_names[i];
+    const char* other = builtin_rule(b).state_names[i];
+    if ((one == nullptr) != (other == nullptr)) return false;
+    if (one != nullptr && std::strcmp(one, other) != 0) return false;
+  }
+  return true;
 }
 
 }  // namespace
 
-// A scratch slot: its header and its arrays, parameters first.
-struct Engine::Slot {
-  SlotHeader* header;
-  float* arrays;
-  [[nodiscard]] float* array(std::uint32_t index) const { return arrays + std::size_t{index} * kStripeParameters; }
-};
-
-// What happens to one stripe, in place. `scratch` is an aligned buffer of a stripe's size, one for each thread.
-struct Engine::Update {
-  std::function<int(const Stripe&, float* scratch)> apply;
-};
-
-Result<void> format_control(int fd, const ModelLayout& model, const ControlOptions& options) {
-  if (options.thread_slots == 0 || options.thread_slots > kControlSlotsMax) {
-    return Error(Errc::kInvalid, "thread_slots is " + std::to_string(options.thread_slots));
-  }
-  const ControlSections sections = control_sections(model.stripes().size(), model.tensors().size(), options.thread_slots);
-  if (::ftruncate(fd, 0) != 0) return errno_error("ftruncate");
-  GRADFS_TRYV(preallocate(fd, sections.file_bytes));
-  ControlHeader header{};
-  header.format_version = kControlVersion;
-  header.slot_count = options.thread_slots;
-  header.layout_hash = model.hash();
-  header.tensor_count = model.tensors().size();
-  header.stripe_count = model.stripes().size();
-  header.stripe_parameters = kStripeParameters;
-  header.numbers_offset = sections.numbers;
-  header.steps_offset = sections.steps;
-  header.slots_offset = sections.slots;
-  header.slot_bytes = kSlotBytes;
-  header.file_bytes = sections.file_bytes;
-  header.watermark = options.watermark.value;
-  header.version[0] = header.version[1] = options.version;
-  header.optimizer[0] = header.optimizer[1] = static_cast<std::uint32_t>(options.optimizer);
-  const std::vector<std::uint64_t> numbers(model.stripes().size(), options.watermark.value);
-  GRADFS_TRYV(write_fully_at(fd, std::as_bytes(std::span(numbers)), sections.numbers));
-  GRADFS_TRYV(write_fully_at(fd, std::as_bytes(std::span(&header, 1)), 0));
-  header.magic = kControlMagic;
-  return write_fully_at(fd, std::as_bytes(std::span(&header.magic, 1)), 0);
-}
-
-Result<ControlState> read_control(int fd) {
-  ControlHeader header{};
-  auto read = read_fully_at(fd, std::as_writable_bytes(std::span(&header, 1)), 0);
-  if (!read || header.magic != kControlMagic) return Error(Errc::kCorrupt, "not a control file");
-  if (header.format_version != kControlVersion) {
-    return Error(Errc::kCorrupt, "control file of format " + std::to_string(header.format_version));
-  }
-  const auto parity = header.watermark & 1;
-  const auto optimizer = optimizer_from_value(header.optimizer[parity]);
-  if (!optimizer) return Error(Errc::kCorrupt, "control file with an unknown optimizer");
-  return ControlState{Sequence{header.watermark}, header.version[parity], *optimizer};
-}
-
 Engine::~Engine() = default;
+
+ControlHeader& Engine::header() const { return *reinterpret_cast<ControlHeader*>(control_.data()); }
+
+SlotHeader& Engine::slot_header(std::uint32_t slot) const {
+  return *reinterpret_cast<SlotHeader*>(control_.data() + header().slots_offset + slot * kSlotBytes);
+}
+
+float* Engine::slot_array(std::uint32_t slot, std::uint32_t array) const {
+  return reinterpret_cast<float*>(reinterpret_cast<std::byte*>(&slot_header(slot)) + kControlPage) +
+         array * kStripeParameters;
+}
+
+std::uint64_t& Engine::number_of(std::uint64_t stripe) const {
+  return reinterpret_cast<std::uint64_t*>(control_.data() + header().numbers_offset)[stripe];
+}
+
+std::uint64_t* Engine::steps_after(Sequence number) const {
+  const std::uint64_t tensors = layout_->tensors().size();
+  return reinterpret_cast<std::uint64_t*>(control_.data() + header().steps_offset) + (number.value & 1) * tensors;
+}
+
+Engine::StripeArrays Engine::arrays_of(std::uint64_t index) const {
+  const Stripe& stripe = layout_->stripes()[index];
+  StripeArrays out;
+  out.array[0] = reinterpret_cast<float*>(model_.data() + layout_->tensors()[stripe.tensor].file_offset) + stripe.first;
+  for (std::uint32_t state = 0; state < optimizer_layout_->state_count(); ++state) {
+    out.array[state + 1] =
+        reinterpret_cast<float*>(state_.data() + optimizer_layout_->state_offset(stripe.tensor, state)) + stripe.first;
+  }
+  return out;
+}
 
 Result<std::unique_ptr<Engine>> Engine::open(EngineFiles files, ThreadPool& pool, FaultHook hook) {
   std::unique_ptr<Engine> engine(new Engine(pool, std::move(hook)));
-  GRADFS_TRYV(engine->map(std::move(files)));
-  engine->recover();
+  GRADFS_TRYV(engine->map(files));
+  GRADFS_TRYV(engine->recover());
   engine->mirror_steps();
   return engine;
 }
 
-Result<void> Engine::map(EngineFiles files) {
+Result<void> Engine::map(const EngineFiles& files) {
+  GRADFS_TRY(const ControlState state, read_control(files.control.get()));
+  GRADFS_TRY(const std::uint64_t control_bytes, size_of(files.control));
+  GRADFS_TRY(control_, map_whole(files.control, control_bytes, "the control file"));
   GRADFS_TRY(ModelLayout layout, ModelLayout::read(files.model.get()));
   layout_ = std::make_unique<ModelLayout>(std::move(layout));
-  GRADFS_TRY(const ControlState stands, read_control(files.control.get()));
-  GRADFS_TRY(const std::uint64_t control_bytes, file_size(files.control));
-  GRADFS_TRY(control_, Mapping::map(files.control, control_bytes, true));
-  GRADFS_TRYV(check_control(control_bytes));
-  GRADFS_TRY(OptimizerLayout optimizer, OptimizerLayout::make(*layout_, stands.optimizer));
+  GRADFS_TRYV(check_control());
+  GRADFS_TRY(model_, map_whole(files.model, layout_->file_bytes(), "the model"));
+  GRADFS_TRY(OptimizerLayout optimizer, OptimizerLayout::make(*layout_, state.optimizer));
   optimizer_layout_ = std::make_unique<OptimizerLayout>(std::move(optimizer));
-  GRADFS_TRY(const std::uint64_t model_bytes, file_size(files.model));
-  GRADFS_TRY(const std::uint64_t state_bytes, file_size(files.optimizer));
-  if (model_bytes < layout_->file_bytes()) return Error(Errc::kCorrupt, "the model's file is too short");
-  if (state_bytes < optimizer_layout_->file_bytes()) return Error(Errc::kCorrupt, "the optimizer's file is too short");
-  GRADFS_TRY(model_, Mapping::map(files.model, layout_->file_bytes(), true));
-  GRADFS_TRY(state_, Mapping::map(files.optimizer, optimizer_layout_->file_bytes(), true));
+  GRADFS_TRY(state_, map_optimizer(files.optimizer, *optimizer_layout_));
+  gradient_copies_.resize(header().slot_count);
   return ok();
 }
 
-Result<void> Engine::check_control(std::size_t control_bytes) const {
-  const ControlHeader& control = header();
+Result<void> Engine::check_control() const {
+  const ControlHeader& h = header();
   const ControlSections sections =
-      control_sections(layout_->stripes().size(), layout_->tensors().size(), control.slot_count);
-  if (control.layout_hash != layout_->hash() || control.stripe_parameters != kStripeParameters) {
-    return Error(Errc::kCorrupt, "the control file belongs to another model");
-  }
-  if (control.slot_bytes != kSlotBytes || control.file_bytes != sections.file_bytes || control_bytes < sections.file_bytes) {
-    return Error(Errc::kCorrupt, "the control file has another size");
-  }
-  if (control.slot_count < pool_.threads()) {
-    return Error(Errc::kInvalid, "the control file has scratch for " + std::to_string(control.slot_count) + " threads");
+      control_sections(layout_->stripes().size(), layout_->tensors().size(), h.slot_count);
+  const bool fits = h.layout_hash == layout_->hash() && h.tensor_count == layout_->tensors().size() &&
+                    h.stripe_count == layout_->stripes().size() && h.stripe_parameters == kStripeParameters &&
+                    h.slot_count >= 1 && h.slot_count <= kControlSlotsMax && h.slot_bytes == kSlotBytes &&
+                    h.numbers_offset == sections.numbers && h.steps_offset == sections.steps &&
+                    h.slots_offset == sections.slots && h.file_bytes == sections.file_bytes;
+  if (!fits) return Error(Errc::kCorrupt, "the control file is not of this model");
+  return ok();
+}
+
+Result<void> Engine::recover() {
+  for (std::uint32_t i = 0; i < header().slot_count; ++i) {
+    SlotHeader& slot = slot_header(i);
+    if (slot.state == static_cast<std::uint32_t>(SlotState::kEmpty)) continue;
+    if (slot.stripe >= layout_->stripes().size() || slot.arrays >> (1 + optimizer_layout_->state_count()) != 0) {
+      return Error(Errc::kCorrupt, "a scratch slot of the control file does not fit the model");
+    }
+    hit(FaultPoint::kRepairing);
+    if (number_of(slot.stripe) < slot.last) {
+      const StripeArrays arrays = arrays_of(slot.stripe);
+      const std::size_t bytes = layout_->stripes()[slot.stripe].count * sizeof(float);
+      for (std::uint32_t array = 0; array < kArrays; ++array) {
+        if ((slot.arrays >> array & 1) != 0) {
+          std::memcpy(arrays.array[array], slot_array(i, array), bytes);
+        }
+      }
+      hit(FaultPoint::kRepaired);
+      store_in_order(number_of(slot.stripe), slot.last);
+    }
+    store_in_order(slot.state, static_cast<std::uint32_t>(SlotState::kEmpty));
   }
   return ok();
 }
 
-std::uint64_t& Engine::stripe_number(std::uint32_t stripe) const {
-  return reinterpret_cast<std::uint64_t*>(control_.data() + header().numbers_offset)[stripe];
+Result<bool> Engine::is_done(Sequence number) const {
+  const std::uint64_t done = watermark().value;
+  if (number.value <= done) return true;
+  if (number.value == done + 1) return false;
+  return Error(Errc::kInvalid, "number " + std::to_string(number.value) + " comes after " + std::to_string(done));
 }
 
-std::uint64_t* Engine::steps_copy(std::uint64_t parity) const {
-  auto* steps = reinterpret_cast<std::uint64_t*>(control_.data() + header().steps_offset);
-  return steps + (parity & 1) * layout_->tensors().size();
+Engine::Outcome Engine::unchanged() const {
+  const std::uint64_t* steps = steps_after(watermark());
+  return {version(), optimizer(), {steps, steps + layout_->tensors().size()}};
 }
 
-std::vector<std::uint64_t> Engine::current_steps() const {
-  const std::uint64_t* steps = steps_copy(watermark().value);
-  return {steps, steps + layout_->tensors().size()};
-}
-
-Engine::Slot Engine::slot(std::size_t index) const {
-  std::byte* base = control_.data() + header().slots_offset + index * kSlotBytes;
-  return {reinterpret_cast<SlotHeader*>(base), reinterpret_cast<float*>(base + kControlPage)};
-}
-
-float* Engine::parameters(const Stripe& stripe) const {
-  const std::uint64_t offset = layout_->tensors()[stripe.tensor].file_offset + 4 * stripe.first;
-  return reinterpret_cast<float*>(model_.data() + offset);
-}
-
-float* Engine::state(const Stripe& stripe, std::uint32_t index) const {
-  return reinterpret_cast<float*>(state_.data() + optimizer_layout_->state_offset(stripe.tensor, index) + 4 * stripe.first);
-}
-
-// A killed process may have left stripes half updated: their copies say what they were.
-void Engine::recover() {
-  for (std::size_t i = 0; i < header().slot_count; ++i) {
-    const Slot left = slot(i);
-    if (load_acquire(left.header->state) != static_cast<std::uint32_t>(SlotState::kFull)) continue;
-    if (left.header->stripe < layout_->stripes().size() &&
-        stripe_number(static_cast<std::uint32_t>(left.header->stripe)) < left.header->last) {
-      hit(FaultPoint::kRestoring);
-      restore(left);
-      hit(FaultPoint::kRestored);
-    }
-    store_release(left.header->state, static_cast<std::uint32_t>(SlotState::kEmpty));
-  }
-}
-
-void Engine::restore(const Slot& left) {
-  const Stripe& stripe = layout_->stripes()[left.header->stripe];
-  const std::size_t bytes = std::size_t{stripe.count} * sizeof(float);
-  std::memcpy(parameters(stripe), left.array(0), bytes);
-  const std::uint32_t states = std::min(left.header->state_count, optimizer_layout_->state_count());
-  for (std::uint32_t i = 0; i < states; ++i) std::memcpy(state(stripe, i), left.array(1 + i), bytes);
-}
-
-Result<void> Engine::run_stripes(Sequence number, const std::vector<std::uint32_t>& stripes, const Mapping& input,
-                                 const Update& update) {
-  std::vector<std::vector<float>> scratch(pool_.threads(), std::vector<float>(kStripeParameters));
-  std::atomic<bool> unreadable{false};
-  std::atomic<bool> refused{false};
-  const auto range = std::span<const std::byte>(input.bytes());
-  pool_.parallel_for(stripes.size(), [&](std::size_t index, std::size_t thread) {
-    const std::uint32_t id = stripes[index];
-    if (unreadable || refused || stripe_number(id) >= number.value) return;
-    const Stripe& stripe = layout_->stripes()[id];
-    const std::size_t bytes = std::size_t{stripe.count} * sizeof(float);
-    const Slot own = slot(thread);
-    hit(FaultPoint::kStripeBegin);
-    std::memcpy(own.array(0), parameters(stripe), bytes);
-    for (std::uint32_t i = 0; i < optimizer_layout_->state_count(); ++i) {
-      std::memcpy(own.array(1 + i), state(stripe, i), bytes);
-    }
-    own.header->state_count = optimizer_layout_->state_count();
-    own.header->stripe = id;
-    own.header->first = own.header->last = number.value;
-    hit(FaultPoint::kCopied);
-    store_release(own.header->state, static_cast<std::uint32_t>(SlotState::kFull));
-    hit(FaultPoint::kFull);
-    int status = 0;
-    const bool readable = run_guarded(range, [&] { status = update.apply(stripe, scratch[thread].data()); });
-    hit(FaultPoint::kUpdated);
-    if (readable && status == 0) {
-      store_release(stripe_number(id), number.value);
-      hit(FaultPoint::kNumbered);
-    } else {
-      restore(own);
-      (readable ? refused : unreadable) = true;
-    }
-    store_release(own.header->state, static_cast<std::uint32_t>(SlotState::kEmpty));
-    hit(FaultPoint::kEmptied);
-  });
-  if (unreadable) return Error(Errc::kIo, "the landed file became shorter while it was applied");
-  if (refused) return Error(Errc::kIo, "the update rule failed");
-  return ok();
-}
-
-Result<void> Engine::check_next(Sequence number) const {
-  if (number.value != watermark().value + 1) {
-    return Error(Errc::kInvalid, "number " + std::to_string(number.value) + " after " + std::to_string(watermark().value));
-  }
-  return ok();
-}
-
-void Engine::finish(Sequence number, std::uint64_t new_version, Optimizer new_optimizer,
-                    const std::vector<std::uint64_t>& steps) {
+void Engine::finish(Sequence number, const Outcome& outcome) {
   hit(FaultPoint::kStripesDone);
-  const auto parity = number.value & 1;
-  header().version[parity] = new_version;
-  header().optimizer[parity] = static_cast<std::uint32_t>(new_optimizer);
-  std::copy(steps.begin(), steps.end(), steps_copy(parity));
+  const std::uint64_t parity = number.value & 1;
+  std::copy(outcome.steps.begin(), outcome.steps.end(), steps_after(number));
+  std::atomic_ref(header().version[parity]).store(outcome.version, std::memory_order_relaxed);
+  std::atomic_ref(header().optimizer[parity])
+      .store(static_cast<std::uint32_t>(outcome.optimizer), std::memory_order_relaxed);
   hit(FaultPoint::kBuffersWritten);
-  store_release(header().watermark, number.value);
+  store_in_order(header().watermark, number.value);
   hit(FaultPoint::kWatermarkMoved);
   mirror_steps();
   hit(FaultPoint::kMirrored);
 }
 
 void Engine::mirror_steps() const {
-  const std::uint64_t* steps = steps_copy(watermark().value);
+  const std::uint64_t* steps = steps_after(watermark());
   for (std::uint32_t tensor = 0; tensor < layout_->tensors().size(); ++tensor) {
     const auto value = static_cast<float>(steps[tensor]);
     std::memcpy(state_.data() + optimizer_layout_->step_offset(tensor), &value, sizeof value);
   }
 }
 
-Result<void> Engine::apply_gradient(Sequence number, const DescentConfig& config, const Gradient& gradient) {
-  if (number <= watermark()) return ok();
-  GRADFS_TRYV(check_next(number));
-  if (config.optimizer != optimizer() || gradient.layout_hash() != layout_->hash()) {
-    return Error(Errc::kInvalid, "the gradient or the configuration belongs to another model");
+namespace {
+
+struct GradientUpdate final : StripeUpdate {
+  Kernel kernel = nullptr;
+  const Gradient* gradient = nullptr;
+  std::uint32_t array_bits = 0;
+  std::vector<KernelScalars> scalars;                                  // by tensor
+  std::vector<std::unique_ptr<float[]>>* copies = nullptr;             // by slot
+
+  static bool is_aligned(const std::byte* data) { return reinterpret_cast<std::uintptr_t>(data) % alignof(float) == 0; }
+
+  [[nodiscard]] std::uint32_t arrays() const override { return array_bits; }
+
+  void compute(std::uint32_t slot, const Stripe& stripe, const float* const* now, float* const* fresh) const override {
+    const std::byte* data = gradient->data(stripe.tensor) + stripe.first * sizeof(float);
+    KernelSpan span;
+    span.n = stripe.count;
+    if (is_aligned(data)) {
+      span.grad = reinterpret_cast<const float*>(data);
+    } else {
+      float* copy = (*copies)[slot].get();
+      std::memcpy(copy, data, span.n * sizeof(float));
+      span.grad = copy;
+    }
+    span.param = now[0];
+    span.new_param = fresh[0];
+    for (std::uint32_t i = 0; i < kControlStates; ++i) {
+      span.state[i] = now[i + 1];
+      span.new_state[i] = fresh[i + 1];
+    }
+    kernel(span, scalars[stripe.tensor]);
   }
-  const gradfs_rule& rule = builtin_rule(config.optimizer);
-  std::vector<std::uint64_t> steps = current_steps();
-  std::vector<gradfs_hyper> hypers(layout_->tensors().size());
-  std::vector<bool> taken(layout_->tensors().size(), false);
-  for (std::uint32_t tensor = 0; tensor < hypers.size(); ++tensor) {
-    const auto own = config.for_tensor(layout_->tensors()[tensor].name);
-    taken[tensor] = gradient.data(tensor) != nullptr && !own.frozen;
-    if (!taken[tensor]) continue;
-    ++steps[tensor];
-    hypers[tensor] = {.size = sizeof(gradfs_hyper),
-                      .step = steps[tensor],
-                      .lr = own.lr,
-                      .weight_decay = own.weight_decay,
-                      .momentum = config.momentum,
-                      .dampening = config.dampening,
-                      .beta1 = config.beta1,
-                      .beta2 = config.beta2,
-                      .eps = config.eps,
-                      .nesterov = config.optimizer == Optimizer::kNesterov ? 1 : 0,
-                      .grad_scale = gradient.scale()};
+};
+
+struct AssignUpdate final : StripeUpdate {
+  const Assignment* assignment = nullptr;
+
+  [[nodiscard]] std::uint32_t first_array() const { return assignment->is_optimizer() ? 1 : 0; }
+  [[nodiscard]] std::uint32_t arrays() const override { return ((1U << assignment->arrays()) - 1) << first_array(); }
+
+  void compute(std::uint32_t, const Stripe& stripe, const float* const*, float* const* fresh) const override {
+    for (std::uint32_t i = 0; i < assignment->arrays(); ++i) {
+      std::memcpy(fresh[first_array() + i], assignment->data(stripe.tensor, i) + stripe.first * sizeof(float),
+                  stripe.count * sizeof(float));
+    }
+  }
+};
+
+gradfs_hyper hyper_of(const DescentConfig& config, const DescentConfig::ForTensor& own, std::uint64_t step, float scale) {
+  gradfs_hyper out{};
+  out.size = sizeof out;
+  out.step = step;
+  out.lr = own.lr;
+  out.weight_decay = own.weight_decay;
+  out.momentum = config.momentum;
+  out.dampening = config.dampening;
+  out.beta1 = config.beta1;
+  out.beta2 = config.beta2;
+  out.eps = config.eps;
+  out.nesterov = config.optimizer == Optimizer::kNesterov ? 1 : 0;
+  out.grad_scale = scale;
+  return out;
+}
+
+}  // namespace
+
+Result<void> Engine::apply_gradient(Sequence number, const DescentConfig& config, const Gradient& gradient) {
+  GRADFS_TRY(const bool done, is_done(number));
+  if (done) return ok();
+  if (gradient.layout_hash() != layout_->hash()) return Error(Errc::kInvalid, "the gradient is for another model");
+  if (config.optimizer != optimizer()) {
+    return Error(Errc::kInvalid, "the configuration is for " + std::string(to_text(config.optimizer)) +
+                                     ", but the optimizer's state is that of " + std::string(to_text(optimizer())));
+  }
+  Outcome outcome = unchanged();
+  ++outcome.version;
+  GradientUpdate update;
+  update.kernel = kernel_of(kernels(), config.optimizer);
+  update.array_bits = (2U << optimizer_layout_->state_count()) - 1;
+  update.gradient = &gradient;
+  update.copies = &gradient_copies_;
+  update.scalars.resize(layout_->tensors().size());
+  std::vector<char> takes(layout_->tensors().size(), 0);
+  bool copies = false;
+  for (std::uint32_t tensor = 0; tensor < takes.size(); ++tensor) {
+    const DescentConfig::ForTensor own = config.for_tensor(layout_->tensors()[tensor].name);
+    if (gradient.data(tensor) == nullptr || own.frozen) continue;
+    takes[tensor] = 1;
+    update.scalars[tensor] =
+        scalars_of(config.optimizer, hyper_of(config, own, ++outcome.steps[tensor], gradient.scale()));
+    copies |= !GradientUpdate::is_aligned(gradient.data(tensor));
+  }
+  for (auto& copy : gradient_copies_) {
+    if (copies && !copy) copy = std::make_unique<float[]>(kStripeParameters);
   }
   std::vector<std::uint32_t> stripes;
   for (std::uint32_t i = 0; i < layout_->stripes().size(); ++i) {
-    if (taken[layout_->stripes()[i].tensor]) stripes.push_back(i);
+    if (takes[layout_->stripes()[i].tensor] != 0) stripes.push_back(i);
   }
-  Update update;
-  update.apply = [&](const Stripe& stripe, float* scratch) {
-    const std::byte* data = gradient.data(stripe.tensor) + 4 * stripe.first;
-    const bool aligned = reinterpret_cast<std::uintptr_t>(data) % alignof(float) == 0;
-    if (!aligned) std::memcpy(scratch, data, std::size_t{stripe.count} * sizeof(float));
-    gradfs_span span{};
-    span.size = sizeof span;
-    span.n = stripe.count;
-    span.param = parameters(stripe);
-    span.grad = aligned ? reinterpret_cast<const float*>(data) : scratch;
-    for (std::uint32_t i = 0; i < optimizer_layout_->state_count(); ++i) span.state[i] = state(stripe, i);
-    return rule.apply(&span, &hypers[stripe.tensor]);
-  };
-  GRADFS_TRYV(run_stripes(number, stripes, gradient.mapping(), update));
-  finish(number, version() + 1, optimizer(), steps);
+  GRADFS_TRYV(Pass(*this, number, gradient.mapping(), update).run(stripes));
+  finish(number, outcome);
   return ok();
 }
 
 Result<void> Engine::apply_assign(Sequence number, const Assignment& assignment) {
-  if (number <= watermark()) return ok();
-  GRADFS_TRYV(check_next(number));
-  if (assignment.layout_hash() != layout_->hash() || (assignment.is_optimizer() && assignment.optimizer() != optimizer())) {
-    return Error(Errc::kInvalid, "the file belongs to another model or optimizer");
+  GRADFS_TRY(const bool done, is_done(number));
+  if (done) return ok();
+  if (assignment.layout_hash() != layout_->hash()) return Error(Errc::kInvalid, "the file is for another model");
+  if (assignment.is_optimizer() && assignment.optimizer() != optimizer()) {
+    return Error(Errc::kInvalid, "the file is the state of " + std::string(to_text(*assignment.optimizer())) +
+                                     ", but the optimizer is now " + std::string(to_text(optimizer())));
   }
+  Outcome outcome = unchanged();
+  if (assignment.is_optimizer()) {
+    outcome.steps = assignment.steps();
+  } else {
+    ++outcome.version;
+  }
+  AssignUpdate update;
+  update.assignment = &assignment;
   std::vector<std::uint32_t> stripes(layout_->stripes().size());
-  std::iota(stripes.begin(), stripes.end(), 0);
-  Update update;
-  update.apply = [&](const Stripe& stripe, float*) {
-    for (std::uint32_t i = 0; i < assignment.arrays(); ++i) {
-      float* target = assignment.is_optimizer() ? state(stripe, i) : parameters(stripe);
-      std::memcpy(target, assignment.data(stripe.tensor, i) + 4 * stripe.first, std::size_t{stripe.count} * sizeof(float));
+  for (std::uint32_t i = 0; i < stripes.size(); ++i) stripes[i] = i;
+  GRADFS_TRYV(Pass(*this, number, assignment.mapping(), update).run(stripes));
+  finish(number, outcome);
+  return ok();
+}
+
+Result<void> Engine::adopt_optimizer(Optimizer optimizer, const UniqueFd& file, Outcome& outcome) {
+  if (!file) return Error(Errc::kInvalid, "the optimizer changes, so its new file is needed");
+  GRADFS_TRY(OptimizerLayout layout, OptimizerLayout::make(*layout_, optimizer));
+  GRADFS_TRY(Mapping mapping, map_optimizer(file, layout));
+  const bool keeps = has_same_states(this->optimizer(), optimizer);
+  if (!keeps) std::fill(outcome.steps.begin(), outcome.steps.end(), 0);
+  // The old file stays as it is, so a copy that is interrupted is made again.
+  for (std::uint32_t tensor = 0; tensor < layout_->tensors().size(); ++tensor) {
+    const std::uint64_t bytes = layout_->tensors()[tensor].count * sizeof(float);
+    for (std::uint32_t state = 0; state < layout.state_count(); ++state) {
+      std::byte* to = mapping.data() + layout.state_offset(tensor, state);
+      if (keeps) {
+        std::memcpy(to, state_.data() + optimizer_layout_->state_offset(tensor, state), bytes);
+      } else {
+        std::memset(to, 0, bytes);
+      }
     }
-    return 0;
-  };
-  GRADFS_TRYV(run_stripes(number, stripes, assignment.mapping(), update));
-  const bool model_changed = !assignment.is_optimizer();
-  finish(number, version() + (model_changed ? 1 : 0), optimizer(), model_changed ? current_steps() : assignment.steps());
+  }
+  outcome.optimizer = optimizer;
+  optimizer_layout_ = std::make_unique<OptimizerLayout>(std::move(layout));
+  state_ = std::move(mapping);
   return ok();
 }
 
 Result<void> Engine::apply_config(Sequence number, const DescentConfig& config, UniqueFd optimizer_file) {
-  if (number <= watermark()) return ok();
-  GRADFS_TRYV(check_next(number));
-  if (config.optimizer == optimizer()) {
-    finish(number, version(), optimizer(), current_steps());
-    return ok();
+  GRADFS_TRY(const bool done, is_done(number));
+  if (done) return ok();
+  Outcome outcome = unchanged();
+  if (config.optimizer != optimizer()) {
+    GRADFS_TRYV(adopt_optimizer(config.optimizer, optimizer_file, outcome));
   }
-  GRADFS_TRY(OptimizerLayout next, OptimizerLayout::make(*layout_, config.optimizer));
-  GRADFS_TRY(const std::uint64_t bytes, file_size(optimizer_file));
-  if (bytes < next.file_bytes()) return Error(Errc::kInvalid, "the new optimizer's file is too short");
-  GRADFS_TRY(Mapping next_state, Mapping::map(optimizer_file, next.file_bytes(), true));
-  const bool keep = same_states(*optimizer_layout_, next);
-  for (std::uint32_t tensor = 0; keep && tensor < layout_->tensors().size(); ++tensor) {
-    for (std::uint32_t i = 0; i < next.state_count(); ++i) {
-      std::memcpy(next_state.data() + next.state_offset(tensor, i),
-                  state_.data() + optimizer_layout_->state_offset(tensor, i), 4 * layout_->tensors()[tensor].count);
-    }
-  }
-  const std::vector<std::uint64_t> steps =
-      keep ? current_steps() : std::vector<std::uint64_t>(layout_->tensors().size(), 0);
-  // From here on the new file is the one that mirror_steps() writes.
-  state_ = std::move(next_state);
-  optimizer_layout_ = std::make_unique<OptimizerLayout>(std::move(next));
-  finish(number, version(), config.optimizer, steps);
+  finish(number, outcome);
   return ok();
 }
 
 Result<void> Engine::apply_void(Sequence number) {
-  if (number <= watermark()) return ok();
-  GRADFS_TRYV(check_next(number));
-  for (std::uint32_t i = 0; i < layout_->stripes().size(); ++i) {
-    if (stripe_number(i) >= number.value) {
-      return Error(Errc::kBusy, "a part of the model has taken number " + std::to_string(number.value));
+  GRADFS_TRY(const bool done, is_done(number));
+  if (done) return ok();
+  for (std::uint64_t stripe = 0; stripe < layout_->stripes().size(); ++stripe) {
+    if (load_acquire(number_of(stripe)) >= number.value) {
+      return Error(Errc::kBusy, "number " + std::to_string(number.value) + " is applied in part; it cannot be voided");
     }
   }
-  finish(number, version(), optimizer(), current_steps());
+  finish(number, unchanged());
   return ok();
 }
 
-Sequence Engine::watermark() const noexcept { return Sequence{load_acquire(header().watermark)}; }
+Sequence Engine::watermark() const noexcept { return Sequence(load_acquire(header().watermark)); }
 
+// A copy by parity may be overwritten two numbers later: read again if the watermark moved meanwhile.
 std::uint64_t Engine::version() const noexcept {
   for (;;) {
-    const std::uint64_t mark = load_acquire(header().watermark);
-    const std::uint64_t value = load_acquire(header().version[mark & 1]);
-    if (load_acquire(header().watermark) == mark) return value;
+    const Sequence before = watermark();
+    const std::uint64_t value = load_acquire(header().version[before.value & 1]);
+    if (watermark() == before) return value;
   }
 }
 
 Optimizer Engine::optimizer() const noexcept {
   for (;;) {
-    const std::uint64_t mark = load_acquire(header().watermark);
-    const std::uint32_t value = load_acquire(header().optimizer[mark & 1]);
-    if (load_acquire(header().watermark) == mark) return *optimizer_from_value(value);
+    const Sequence before = watermark();
+    const std::uint32_t value =
+        std::atomic_ref(header().optimizer[before.value & 1]).load(std::memory_order_acquire);
+    if (watermark() == before) return optimizer_from_value(value).value_or(Optimizer::kSgd);
   }
 }
 
-std::uint64_t Engine::step(std::uint32_t tensor) const { return steps_copy(watermark().value)[tensor]; }
+std::uint64_t Engine::step(std::uint32_t tensor) const { return steps_after(watermark())[tensor]; }
 
 }  // namespace gradfs

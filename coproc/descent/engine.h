@@ -58,9 +58,9 @@ struct EngineFiles {
 
 // Where a test may kill the process.
 enum class FaultPoint : std::uint8_t {
-  kStripeBegin, kCopied, kFull, kHalfUpdated, kUpdated, kNumbered, kEmptied,   // of each stripe
+  kStripeBegin, kComputed, kFull, kHalfInPlace, kInPlace, kNumbered, kEmptied,  // of each stripe
   kStripesDone, kBuffersWritten, kWatermarkMoved, kMirrored,                   // of each number
-  kRestoring, kRestored,                                                       // of each slot that is restored
+  kRepairing, kRepaired,                                                       // of each slot left full
 };
 using FaultHook = std::function<void(FaultPoint)>;
 
@@ -102,30 +102,29 @@ class Engine {
   [[nodiscard]] const OptimizerLayout& optimizer_layout() const noexcept { return *optimizer_layout_; }
 
  private:
-  struct Slot;
-  struct Update;
+  struct StripeArrays;
+  struct Outcome;
+  class Pass;
 
   Engine(ThreadPool& pool, FaultHook hook) : pool_(pool), hook_(std::move(hook)) {}
-  Result<void> map(EngineFiles files);
-  Result<void> check_control(std::size_t control_bytes) const;
-  Result<void> check_next(Sequence number) const;
-  void recover();
-  void restore(const Slot& slot);
-  Result<void> run_stripes(Sequence number, const std::vector<std::uint32_t>& stripes, const Mapping& input,
-                           const Update& update);
-  void finish(Sequence number, std::uint64_t version, Optimizer optimizer, const std::vector<std::uint64_t>& steps);
+  Result<void> map(const EngineFiles& files);
+  Result<void> check_control() const;
+  Result<void> recover();  // puts into place what slots still hold
+  // True: the number is done already. kInvalid: it is not the next.
+  Result<bool> is_done(Sequence number) const;
+  Result<void> adopt_optimizer(Optimizer optimizer, const UniqueFd& file, Outcome& outcome);
+  [[nodiscard]] StripeArrays arrays_of(std::uint64_t stripe) const;
+  [[nodiscard]] ControlHeader& header() const;
+  [[nodiscard]] SlotHeader& slot_header(std::uint32_t slot) const;
+  [[nodiscard]] float* slot_array(std::uint32_t slot, std::uint32_t array) const;
+  [[nodiscard]] std::uint64_t& number_of(std::uint64_t stripe) const;
+  [[nodiscard]] std::uint64_t* steps_after(Sequence number) const;
+  [[nodiscard]] Outcome unchanged() const;
+  void finish(Sequence number, const Outcome& outcome);
   void mirror_steps() const;
   void hit(FaultPoint point) const {
     if (hook_) hook_(point);
   }
-
-  [[nodiscard]] ControlHeader& header() const { return *reinterpret_cast<ControlHeader*>(control_.data()); }
-  [[nodiscard]] std::uint64_t& stripe_number(std::uint32_t stripe) const;
-  [[nodiscard]] std::uint64_t* steps_copy(std::uint64_t parity) const;
-  [[nodiscard]] std::vector<std::uint64_t> current_steps() const;
-  [[nodiscard]] Slot slot(std::size_t index) const;
-  [[nodiscard]] float* parameters(const Stripe& stripe) const;
-  [[nodiscard]] float* state(const Stripe& stripe, std::uint32_t index) const;
 
   ThreadPool& pool_;
   FaultHook hook_;
@@ -134,6 +133,7 @@ class Engine {
   Mapping model_;
   Mapping state_;
   Mapping control_;
+  std::vector<std::unique_ptr<float[]>> gradient_copies_;  // one a slot, where landed bytes cannot be used as they are
 };
 
 }  // namespace gradfs

@@ -17,9 +17,9 @@
 
 namespace gradfs {
 
-// Parameters in a stripe, at most. A stripe, its state, its scratch copy and its gradient together fit the second
-// level cache. Part of the layout of control files.
-inline constexpr std::uint64_t kStripeParameters = 16384;
+// Parameters in a stripe, at most. Small enough that a stripe's parameters, states and gradient, and its slot, stay in
+// the first level cache while it is updated; part of the layout of control files.
+inline constexpr std::uint64_t kStripeParameters = 1024;
 
 struct ModelTensor {
   std::string name;

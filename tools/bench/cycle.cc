@@ -8,6 +8,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -111,6 +112,7 @@ class CycleBench {
   static Result<std::unique_ptr<CycleBench>> make(const std::string& directory, const std::string& tmpfs) {
     std::unique_ptr<CycleBench> out(new CycleBench);
     out->directory_ = directory;
+    out->tmpfs_file_ = tmpfs + "/fresh";
     const std::string model_path = directory + "/model.safetensors";
     GRADFS_TRY(out->model_fd_, open_file(model_path, O_RDONLY));
     GRADFS_TRY(const SafetensorsHeader header, read_safetensors(out->model_fd_.get()));
@@ -132,57 +134,60 @@ class CycleBench {
   }
   ~CycleBench() { show_progress(""); }
 
+  // Slots and fresh files each take turns with the reference for themselves: what becomes of a landed file
+  // goes on in the background for a moment.
   Result<void> run(const Model& model, bool quick) {
     const int rounds = quick ? model.quick_rounds : model.rounds;
     GRADFS_TRYV(choose_filling(quick ? 5 : 15));
-    for (int round = -3; round < rounds; ++round) {  // three to warm up
-      show_progress(std::string(model.name) + ", round " + std::to_string(std::max(round + 1, 0)) + " of " +
-                    std::to_string(rounds));
-      for (std::size_t i = 0; i < 4; ++i) {
-        GRADFS_TRYV(check_interrupted());
-        GRADFS_TRYV(measure(turn(static_cast<std::size_t>(round + 3), i, 4)));
-      }
-      if (round == -1) forget_warm_up();
-    }
+    slot_laps_ = {};
+    GRADFS_TRYV(
+        take_turns(std::string(model.name) + " slot", rounds,
+                   {[this] { return measure_slot(); }, [this] { return measure_reference(slot_reference_); },
+                    [this] { return measure_unprotected(); }}));
+    GRADFS_TRYV(take_turns(
+        std::string(model.name) + " fresh file", rounds,
+        {[this] { return measure_fresh(); }, [this] { return measure_reference(fresh_reference_); },
+         [this] { return measure_tmpfs(); }}));
     return check_version();
   }
 
   [[nodiscard]] std::vector<Row> rows(const Model& model) const {
     std::vector<Row> out;
-    Row slot = row(std::string("cycle with a slot, ") + model.name, slot_laps_);
+    Row slot = row(std::string("cycle with a slot, ") + model.name, slot_laps_, slot_reference_);
     slot.aim = Aim{kAim, false};
     slot.also["fill"] = median(slot_laps_.first) / kMillisecond_s;
     slot.also["fsync"] = median(slot_laps_.second) / kMillisecond_s;
     slot.also["fsync - engine"] =
-        (median(slot_laps_.second) - median(reference_laps_.second)) / kMillisecond_s;
+        (median(slot_laps_.second) - median(slot_reference_.second)) / kMillisecond_s;
     slot.also["touch"] = median(slot_laps_.third) / kMillisecond_s;
-    slot.also["reference: memcpy"] = median(reference_laps_.first) / kMillisecond_s;
-    slot.also["reference: engine"] = median(reference_laps_.second) / kMillisecond_s;
-    slot.also["reference: touch"] = median(reference_laps_.third) / kMillisecond_s;
-    slot.also["reference: p99"] = percentile(reference_laps_.total, 0.99) / kMillisecond_s;
+    slot.also["reference: memcpy"] = median(slot_reference_.first) / kMillisecond_s;
+    slot.also["reference: engine"] = median(slot_reference_.second) / kMillisecond_s;
+    slot.also["reference: touch"] = median(slot_reference_.third) / kMillisecond_s;
+    slot.also["reference: p99"] = percentile(slot_reference_.total, 0.99) / kMillisecond_s;
     slot.also["kernel without crash safety"] = median(unprotected_) / kMillisecond_s;
     slot.also["cycle filled by mmap"] = median(by_map_) / kMillisecond_s;
     slot.also["cycle filled by pwrite"] = median(by_write_) / kMillisecond_s;
     slot.note = fill_by_map_ ? "filled through its map" : "filled by pwritev";
     out.push_back(std::move(slot));
-    Row fresh = row(std::string("cycle with a fresh file, ") + model.name, fresh_laps_);
+    Row fresh = row(std::string("cycle with a fresh file, ") + model.name, fresh_laps_, fresh_reference_);
     fresh.also["create"] = median(fresh_laps_.first) / kMillisecond_s;
     fresh.also["write"] = median(fresh_laps_.second) / kMillisecond_s;
     fresh.also["close"] = median(fresh_laps_.third) / kMillisecond_s;
     fresh.also["touch"] = median(fresh_laps_.fourth) / kMillisecond_s;
+    fresh.also["create + write + close in a tmpfs"] = median(tmpfs_) / kMillisecond_s;
     out.push_back(std::move(fresh));
     return out;
   }
 
  private:
-  [[nodiscard]] Row row(std::string name, const Laps& laps) const {
+  [[nodiscard]] static Row row(std::string name, const Laps& laps, const Laps& reference) {
     Row out;
     out.name = std::move(name);
     out.unit = "ms";
     out.gradfs = median(laps.total) / kMillisecond_s;
     out.reference_name = "memcpy + engine alone";
-    out.reference = median(reference_laps_.total) / kMillisecond_s;
-    out.ratio = paired_ratio(laps.total, reference_laps_.total);
+    out.reference = median(reference.total) / kMillisecond_s;
+    out.ratio = paired_ratio(laps.total, reference.total);
     out.also["p99"] = percentile(laps.total, 0.99) / kMillisecond_s;
     out.repetitions = laps.total.size();
     return out;
@@ -205,17 +210,19 @@ class CycleBench {
     return ok();
   }
 
-  Result<void> measure(std::size_t which) {
-    switch (which) {
-      case 0:
-        return measure_slot();
-      case 1:
-        return measure_fresh();
-      case 2:
-        return measure_reference();
-      default:
-        break;
+  static Result<void> take_turns(const std::string& what, int rounds,
+                                 const std::vector<std::function<Result<void>()>>& subjects) {
+    for (int round = 0; round < rounds; ++round) {
+      show_progress(what + ", round " + std::to_string(round + 1) + " of " + std::to_string(rounds));
+      for (std::size_t i = 0; i < subjects.size(); ++i) {
+        GRADFS_TRYV(check_interrupted());
+        GRADFS_TRYV(subjects[turn(static_cast<std::size_t>(round), i, subjects.size())]());
+      }
     }
+    return ok();
+  }
+
+  Result<void> measure_unprotected() {
     Lap lap;
     GRADFS_TRYV(alone_->apply_unprotected());
     unprotected_.push_back(lap());
@@ -265,7 +272,19 @@ class CycleBench {
     return ok();
   }
 
-  Result<void> measure_reference() {
+  // What the same create, write and close cost where nothing comes of them.
+  Result<void> measure_tmpfs() {
+    ::unlink(tmpfs_file_.c_str());
+    Lap lap;
+    UniqueFd file(::open(tmpfs_file_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
+    if (!file) return errno_error(tmpfs_file_);
+    GRADFS_TRYV(write_whole(file.get(), fresh_header_.text(), gradient_bytes()));
+    file.reset();
+    tmpfs_.push_back(lap());
+    return ok();
+  }
+
+  Result<void> measure_reference(Laps& laps) {
     Lap lap;
     std::memcpy(alone_->gradient_data(), gradient_.data(), gradient_bytes().size());
     const double copied = lap();
@@ -273,18 +292,11 @@ class CycleBench {
     const double applied = lap();
     touch(alone_->model_bytes());
     const double touched = lap();
-    reference_laps_.total.push_back(copied + applied + touched);
-    reference_laps_.first.push_back(copied);
-    reference_laps_.second.push_back(applied);
-    reference_laps_.third.push_back(touched);
+    laps.total.push_back(copied + applied + touched);
+    laps.first.push_back(copied);
+    laps.second.push_back(applied);
+    laps.third.push_back(touched);
     return ok();
-  }
-
-  void forget_warm_up() {
-    slot_laps_ = {};
-    fresh_laps_ = {};
-    reference_laps_ = {};
-    unprotected_.clear();
   }
 
   [[nodiscard]] Result<std::uint64_t> version() const {
@@ -305,6 +317,7 @@ class CycleBench {
   }
 
   std::string directory_;
+  std::string tmpfs_file_;
   UniqueFd model_fd_;
   Mapping model_;
   UniqueFd slot_;
@@ -318,8 +331,10 @@ class CycleBench {
 
   Laps slot_laps_;       // fill, fsync, touch
   Laps fresh_laps_;      // create, write, close, touch
-  Laps reference_laps_;  // memcpy, engine, touch
+  Laps slot_reference_;  // memcpy, engine, touch
+  Laps fresh_reference_;
   std::vector<double> unprotected_;
+  std::vector<double> tmpfs_;  // create, write, close
   std::vector<double> by_map_;
   std::vector<double> by_write_;
 };
