@@ -9,6 +9,8 @@
 namespace gradfs {
 namespace {
 
+constexpr std::int64_t kWatchCloser_ns = 20 * kMillisecond_ns;
+
 bool wants_write(int flags) { return (flags & O_ACCMODE) != O_RDONLY; }
 
 std::int64_t mtime_of(const struct stat& info) {
@@ -295,9 +297,21 @@ Task<> Mount::flush(Request request, std::uint64_t handle) {
     if (landing == Landing::kNow) co_return co_await land_and_reply(request, file);
     co_return void(request.error(0));
   }
+  scope_.spawn(release_the_dying(request));
   auto committed = co_await commit_attributes(file->inode, false);
   if (!committed) co_return reply_error(request, committed.error());
   request.error(0);
+}
+
+// A process that is being killed closes its files when its signals are spent, so no interrupt comes: it must not wait
+// for a master that is away. What it closes goes on being committed.
+Task<> Mount::release_the_dying(Request request) {
+  for (;;) {
+    co_await executor_.clock().sleep_ns(kWatchCloser_ns);
+    if (request.answered()) co_return;
+    const ProcessState state = process_state(request.pid());
+    if (state.group == 0 || state.signal != 0) co_return void(request.error(0));
+  }
 }
 
 Task<> Mount::fsync(Request request, std::uint64_t handle) {

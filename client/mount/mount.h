@@ -137,6 +137,7 @@ class Mount {
   void read(Request request, OpenFile& file, std::size_t size, off_t offset);
   void write(Request request, OpenFile& file, const char* data, std::size_t size, off_t offset);
   Task<> flush(Request request, std::uint64_t handle);
+  Task<> release_the_dying(Request request);
   Task<> fsync(Request request, std::uint64_t handle);
   Task<> fsyncdir(Request request);
   void release(Request request, std::uint64_t handle);
