@@ -10,8 +10,8 @@
  *   }
  *   GRADFS_RULE(.name = "mysgd", .apply = step);
  *
- * Structs only grow at their end, and begin with their size: read a field that is newer than ABI version 1 only
- * if it lies inside `size`.
+ * Structs only grow at their end, and begin with their size: read a field that is newer than ABI version 1
+ * only if it lies inside `size`.
  */
 #ifndef GRADFS_COPROC_H
 #define GRADFS_COPROC_H
@@ -28,18 +28,20 @@ extern "C" {
 
 /* A part of one tensor. All arrays have n elements, are aligned for float, and do not overlap. */
 typedef struct gradfs_span {
-  size_t size;                     /* sizeof(gradfs_span) of the engine */
-  size_t n;                        /* elements; never 0 */
+  size_t size; /* sizeof(gradfs_span) of the engine */
+  size_t n;    /* elements; never 0 */
   float* param;
   const float* grad;
-  float* state[GRADFS_STATES_MAX]; /* in the order of gradfs_rule.state_names; NULL beyond them; zeros at step 1 */
+  float* state[GRADFS_STATES_MAX]; /* in the order of gradfs_rule.state_names; NULL beyond them; zeros at step
+                                      1 */
 } gradfs_span;
 
-/* The hyperparameters of one update of one tensor: groups and schedule are already in them. A rule uses those that
- * mean something to it. They are doubles, as PyTorch computes its scalars: round to float where you use them. */
+/* The hyperparameters of one update of one tensor: groups and schedule are already in them. A rule uses those
+ * that mean something to it. They are doubles, as PyTorch computes its scalars: round to float where you use
+ * them. */
 typedef struct gradfs_hyper {
-  size_t size;                     /* sizeof(gradfs_hyper) of the engine */
-  uint64_t step;                   /* updates of this tensor, this one included: 1 is the first */
+  size_t size;   /* sizeof(gradfs_hyper) of the engine */
+  uint64_t step; /* updates of this tensor, this one included: 1 is the first */
   double lr;
   double weight_decay;
   double momentum;
@@ -47,21 +49,23 @@ typedef struct gradfs_hyper {
   double beta1;
   double beta2;
   double eps;
-  int32_t nesterov;                /* 0 or 1 */
-  float grad_scale;                /* with GRADFS_RULE_SCALES: multiply each grad element by it; else 1 */
+  int32_t nesterov; /* 0 or 1 */
+  float grad_scale; /* with GRADFS_RULE_SCALES: multiply each grad element by it; else 1 */
 } gradfs_hyper;
 
-/* apply multiplies by grad_scale itself. Without it the engine hands over a gradient that is already scaled. */
+/* apply multiplies by grad_scale itself. Without it the engine hands over a gradient that is already scaled.
+ */
 #define GRADFS_RULE_SCALES 1u
 
 typedef struct gradfs_rule {
-  size_t size;                     /* sizeof(gradfs_rule) of the plugin */
-  uint32_t abi_version;            /* GRADFS_ABI_VERSION of the plugin */
-  uint32_t flags;                  /* GRADFS_RULE_... */
-  const char* name;                /* as in descent.toml */
-  const char* state_names[GRADFS_STATES_MAX]; /* F32 arrays of the tensor's shape, "exp_avg"; NULL ends the list */
-  /* Pure: the result depends on the arguments alone. Called with any sub-span of a tensor, on any thread, and again
-   * with the old values after a crash. Returns 0; anything else stops the binding. */
+  size_t size;          /* sizeof(gradfs_rule) of the plugin */
+  uint32_t abi_version; /* GRADFS_ABI_VERSION of the plugin */
+  uint32_t flags;       /* GRADFS_RULE_... */
+  const char* name;     /* as in descent.toml */
+  const char*
+      state_names[GRADFS_STATES_MAX]; /* F32 arrays of the tensor's shape, "exp_avg"; NULL ends the list */
+  /* Pure: the result depends on the arguments alone. Called with any sub-span of a tensor, on any thread, and
+   * again with the old values after a crash. Returns 0; anything else stops the binding. */
   int (*apply)(const gradfs_span* span, const gradfs_hyper* hyper);
 } gradfs_rule;
 
@@ -74,10 +78,9 @@ typedef struct gradfs_rule {
 extern const gradfs_rule gradfs_rule_entry;
 
 /* Once in a plugin, at file scope: the designated initializers of its gradfs_rule. */
-#define GRADFS_RULE(...) \
-  GRADFS_EXPORT const gradfs_rule gradfs_rule_entry = {.size = sizeof(gradfs_rule), \
-                                                       .abi_version = GRADFS_ABI_VERSION, \
-                                                       __VA_ARGS__}
+#define GRADFS_RULE(...)                                \
+  GRADFS_EXPORT const gradfs_rule gradfs_rule_entry = { \
+      .size = sizeof(gradfs_rule), .abi_version = GRADFS_ABI_VERSION, __VA_ARGS__}
 
 #ifdef __cplusplus
 }

@@ -18,7 +18,7 @@ struct WorkerOptions {
   std::size_t batches_per_push = 1;  // n_push: a gradient is the mean over the samples of so many batches
   std::size_t pushes_per_fetch = 1;  // n_fetch: parameters are read anew before every so many gradients; with
                                      // 1 they are used where they lie, if the architecture has them in memory
-  float label_smoothing = 0;  // as for Network
+  float label_smoothing = 0;         // as for Network
 };
 
 // What one push came to.

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "fs/base/check.h"
+#include "fs/base/result.h"
 #include "fs/net/sync.h"
 
 namespace gradfs {

@@ -75,14 +75,16 @@ Task<Result<void>> Mount::truncate(InodeId inode, std::uint64_t size) {
     bool any = false;
     for (auto& [handle, file] : open_files_) {
       if (file->inode != inode || !file->staging_image.valid()) continue;
-      if (::ftruncate(file->staging_image.get(), static_cast<off_t>(size)) != 0) co_return errno_error("ftruncate");
+      if (::ftruncate(file->staging_image.get(), static_cast<off_t>(size)) != 0)
+        co_return errno_error("ftruncate");
       any = true;
     }
     if (!any) co_return Error(Errc::kAccess, "a model never changes its size");
     co_return ok();
   }
   if (node(inode).image.valid()) {
-    if (::ftruncate(node(inode).image.get(), static_cast<off_t>(size)) != 0) co_return errno_error("ftruncate");
+    if (::ftruncate(node(inode).image.get(), static_cast<off_t>(size)) != 0)
+      co_return errno_error("ftruncate");
     co_return ok();
   }
   GRADFS_CO_TRYV(co_await prepare_image(inode, false));
@@ -124,11 +126,13 @@ Task<> Mount::setattr(Request request, InodeId inode, struct stat attr, int vali
   if (!done) co_return reply_error(request, done.error());
   if (sets_mtime && nodes_.contains(inode) && node(inode).image.valid()) {
     const timespec times[2] = {{0, UTIME_OMIT}, {mtime_ns / kSecond_ns, mtime_ns % kSecond_ns}};
-    if (::futimens(node(inode).image.get(), times) != 0) co_return reply_error(request, errno_error("futimens"));
+    if (::futimens(node(inode).image.get(), times) != 0)
+      co_return reply_error(request, errno_error("futimens"));
   }
   wire::Attr now_attr = done.value().attr();
   remember(now_attr);
-  if (const auto file = find_open(handle); file != nullptr && is_text(role, now_attr)) now_attr.set_size(file->text.size());
+  if (const auto file = find_open(handle); file != nullptr && is_text(role, now_attr))
+    now_attr.set_size(file->text.size());
   struct stat out = stat_of(now_attr);
   request.attr(out, attr_timeout(now_attr));
 }
@@ -145,8 +149,10 @@ Task<> Mount::getxattr(Request request, InodeId inode, std::string name, std::si
     const CallOptions options{.timeout_ns = options_.timeout_ns};
     auto status = co_await client.value()->call<rpc::ModelStatus>(std::move(ask), options);
     if (!status) co_return reply_error(request, status.error());
-    if (name == "user.gradfs.version") co_return reply_bytes(request, std::to_string(status.value().version()), size);
-    if (name == "user.gradfs.sequence") co_return reply_bytes(request, std::to_string(status.value().sequence()), size);
+    if (name == "user.gradfs.version")
+      co_return reply_bytes(request, std::to_string(status.value().version()), size);
+    if (name == "user.gradfs.sequence")
+      co_return reply_bytes(request, std::to_string(status.value().sequence()), size);
     if (name == "user.gradfs.optimizer") co_return reply_bytes(request, status.value().optimizer(), size);
   }
   if (nodes_.contains(inode) && !node(inode).attr.has_xattrs()) co_return void(request.error(ENODATA));

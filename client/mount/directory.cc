@@ -48,7 +48,8 @@ Task<Result<void>> Mount::load_directory(InodeId inode, std::shared_ptr<Director
   co_return ok();
 }
 
-Task<> Mount::readdir(Request request, InodeId inode, std::size_t size, off_t offset, std::uint64_t fh, bool plus) {
+Task<> Mount::readdir(Request request, InodeId inode, std::size_t size, off_t offset, std::uint64_t fh,
+                      bool plus) {
   const auto found = directories_.find(fh);
   if (found == directories_.end()) co_return void(request.error(EBADF));
   const auto handle = found->second;
@@ -77,8 +78,9 @@ Task<> Mount::readdir(Request request, InodeId inode, std::size_t size, off_t of
       }
     }
     const auto next = static_cast<off_t>(i + 1);
-    const std::size_t needed = plus ? fuse_add_direntry_plus(nullptr, buffer.data() + used, size - used, name.c_str(), &entry, next)
-                                    : fuse_add_direntry(nullptr, buffer.data() + used, size - used, name.c_str(), &entry.attr, next);
+    const std::size_t needed =
+        plus ? fuse_add_direntry_plus(nullptr, buffer.data() + used, size - used, name.c_str(), &entry, next)
+             : fuse_add_direntry(nullptr, buffer.data() + used, size - used, name.c_str(), &entry.attr, next);
     if (needed > size - used) break;
     used += needed;
     if (plus && i >= 2 && entry.ino != 0) count_lookup(handle->entries[i - 2].attr(), inode, name);

@@ -57,8 +57,8 @@ Task<> Mount::remove(Request request, InodeId parent, std::string name, bool dir
 }
 
 // A rename is a push when it brings a finished file into gradients/, or over a file of a model directory.
-Task<> Mount::rename(Request request, InodeId parent, std::string name, InodeId new_parent, std::string new_name,
-                     unsigned flags) {
+Task<> Mount::rename(Request request, InodeId parent, std::string name, InodeId new_parent,
+                     std::string new_name, unsigned flags) {
   constexpr unsigned kNoReplace = 1;
   if ((flags & ~kNoReplace) != 0) co_return void(request.error(EINVAL));
   wire::LookupRequest ask;
@@ -72,7 +72,8 @@ Task<> Mount::rename(Request request, InodeId parent, std::string name, InodeId 
   wire::PushKind kind = wire::PUSH_NONE;
   BindingId binding = binding_of(new_parent);
   const bool being_written = nodes_.contains(inode) && node(inode).write_opens > 0;
-  if (directory == wire::GRADIENTS_DIR && !new_name.starts_with('.') && attr.type() == wire::REGULAR && !being_written) {
+  if (directory == wire::GRADIENTS_DIR && !new_name.starts_with('.') && attr.type() == wire::REGULAR &&
+      !being_written) {
     kind = wire::GRADIENT_RENAME;
   }
   wire::LookupRequest ask_target;

@@ -112,8 +112,8 @@ Result<OpenReply> Mount::add_open(InodeId inode, std::shared_ptr<OpenFile> file)
     reply.backing_id = known.backing_id;
   }
   // An assignment's writes come here while readers stay mapped; a new gradient's go straight to its image.
-  reply.direct_io = file->staging_image.valid() ||
-                    (!passthrough_ && (file->flags & O_ACCMODE) == O_WRONLY && known.attr.role() == wire::GRADIENT);
+  reply.direct_io = file->staging_image.valid() || (!passthrough_ && (file->flags & O_ACCMODE) == O_WRONLY &&
+                                                    known.attr.role() == wire::GRADIENT);
   reply.no_flush = !file->write;
   open_files_[reply.handle] = std::move(file);
   return reply;
@@ -303,8 +303,8 @@ Task<> Mount::flush(Request request, std::uint64_t handle) {
   request.error(0);
 }
 
-// A process that is being killed closes its files when its signals are spent, so no interrupt comes: it must not wait
-// for a master that is away. What it closes goes on being committed.
+// A process that is being killed closes its files when its signals are spent, so no interrupt comes: it must
+// not wait for a master that is away. What it closes goes on being committed.
 Task<> Mount::release_the_dying(Request request) {
   for (;;) {
     co_await executor_.clock().sleep_ns(kWatchCloser_ns);
@@ -366,7 +366,9 @@ Task<> Mount::finish_release(std::shared_ptr<OpenFile> file) {
     if (file->writer_killed) {
       co_await reject(file, "its writer was killed before it closed the file");
     } else if (mapped) {
-      co_await reject(file, "still mapped for writing after its last close: use slots/, or write it elsewhere and rename it in");
+      co_await reject(file,
+                      "still mapped for writing after its last close: use slots/, or write it elsewhere and "
+                      "rename it in");
     } else {
       auto landed = co_await land(file);
       if (!landed) spdlog::info("inode {} landed at release: {}", inode.value, landed.error().message());

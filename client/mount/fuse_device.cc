@@ -86,10 +86,12 @@ FuseDevice::~FuseDevice() {
   std::free(buffer_.mem);
 }
 
-Result<void> FuseDevice::mount(const FuseDeviceOptions& options, const fuse_lowlevel_ops& operations, void* user) {
+Result<void> FuseDevice::mount(const FuseDeviceOptions& options, const fuse_lowlevel_ops& operations,
+                               void* user) {
   ask_passthrough = options.passthrough;
   std::string source = options.source;
-  for (std::size_t at = 0; (at = source.find_first_of(",\\", at)) != std::string::npos; at += 2) source.insert(at, "\\");
+  for (std::size_t at = 0; (at = source.find_first_of(",\\", at)) != std::string::npos; at += 2)
+    source.insert(at, "\\");
   std::string fuse_options = "default_permissions,allow_other,subtype=gradfs,fsname=" + source;
   if (!options.kernel_options.empty()) fuse_options += "," + options.kernel_options;
   std::vector<std::string> words{"gradfs-mount", "-o", fuse_options};

@@ -1,8 +1,8 @@
 // FuseDevice: the libfuse session, with what libfuse 3.14 does not know: passthrough (FUSE 7.40) and
 // HANDLE_KILLPRIV_V2. The only place with layouts of the kernel's protocol.
 //
-// One thread. Notices to the kernel (invalidate) may block on pages that wait for our own answers: send them from
-// another thread.
+// One thread. Notices to the kernel (invalidate) may block on pages that wait for our own answers: send them
+// from another thread.
 #pragma once
 
 #define FUSE_USE_VERSION 314
@@ -17,9 +17,9 @@ namespace gradfs {
 
 struct FuseDeviceOptions {
   std::string mount_point;
-  std::string source;        // shown by mount(8)
+  std::string source;          // shown by mount(8)
   std::string kernel_options;  // for the mount system call: "ro,nosuid,..."
-  bool passthrough = true;   // ask the kernel for it
+  bool passthrough = true;     // ask the kernel for it
 };
 
 class FuseDevice {
@@ -37,8 +37,8 @@ class FuseDevice {
   // Handles requests that are there, at most a batch. false: the session has ended (unmounted).
   bool serve_ready();
 
-  // Registers an image with the kernel: a backing id (> 0), for open_reply. kNotSupported, kPermission: this mount
-  // has no passthrough.
+  // Registers an image with the kernel: a backing id (> 0), for open_reply. kNotSupported, kPermission: this
+  // mount has no passthrough.
   Result<int> register_backing(const UniqueFd& image);
   void unregister_backing(int id);
 
@@ -50,7 +50,7 @@ class FuseDevice {
 // How an open is answered.
 struct OpenReply {
   std::uint64_t handle = 0;
-  int backing_id = 0;        // 0: no passthrough
+  int backing_id = 0;  // 0: no passthrough
   bool direct_io = false;
   bool no_flush = false;
 };

@@ -1,7 +1,8 @@
-// When does a close mean "this file is finished"? A process that exits closes; a shell closes what it has dup2()ed
-// away; a forked child closes what it inherited; a map outlives its descriptor. The rule: a close lands when neither the
-// opener nor any of its descendants holds the file any more, by a descriptor or by a writable map, and no signal is
-// ending the closer. What no close decided is decided when the last descriptor anywhere is gone (release).
+// When does a close mean "this file is finished"? A process that exits closes; a shell closes what it has
+// dup2()ed away; a forked child closes what it inherited; a map outlives its descriptor. The rule: a close
+// lands when neither the opener nor any of its descendants holds the file any more, by a descriptor or by a
+// writable map, and no signal is ending the closer. What no close decided is decided when the last descriptor
+// anywhere is gone (release).
 #include <fcntl.h>
 
 #include "client/mount/mount.h"
@@ -39,7 +40,8 @@ Task<Mount::Landing> Mount::decide(std::shared_ptr<OpenFile> file, pid_t closer)
   std::vector<pid_t> processes;
   for (const pid_t root : {file->opener, state.group}) {
     for (const pid_t process : process_tree(root, kProcessesMax)) {
-      if (std::find(processes.begin(), processes.end(), process) == processes.end()) processes.push_back(process);
+      if (std::find(processes.begin(), processes.end(), process) == processes.end())
+        processes.push_back(process);
     }
   }
   const bool may_be_mapped = (file->flags & O_ACCMODE) == O_RDWR;
@@ -69,16 +71,18 @@ Task<bool> Mount::someone_holds(std::vector<pid_t> processes, InodeId inode, boo
   co_return look->mapped;
 }
 
-Task<> Mount::look_for_maps(std::vector<pid_t> processes, std::uint64_t number, std::function<void(bool)> found) {
+Task<> Mount::look_for_maps(std::vector<pid_t> processes, std::uint64_t number,
+                            std::function<void(bool)> found) {
   bool mapped = false;
   co_await helper_.run([&] {
-    for (const pid_t process : processes) mapped = mapped || has_writable_map(process, number, device_number_);
+    for (const pid_t process : processes)
+      mapped = mapped || has_writable_map(process, number, device_number_);
   });
   found(mapped);
 }
 
-// All descriptors are gone. A write lease on the image can be had when nothing maps it for writing; CPython, for one,
-// closes a map's descriptor just before it unmaps, so a moment of patience is right.
+// All descriptors are gone. A write lease on the image can be had when nothing maps it for writing; CPython,
+// for one, closes a map's descriptor just before it unmaps, so a moment of patience is right.
 Task<bool> Mount::wait_unmapped(InodeId inode) {
   if (!passthrough_) co_return true;  // an ordinary FUSE file is released after its maps
   const std::int64_t deadline_ns = executor_.clock().now_ns() + kUnmapGrace_ns;

@@ -31,20 +31,28 @@ struct Arguments {
 };
 
 // Options that fstab and mount(8) give to every filesystem, and that mean nothing to this one.
-const std::set<std::string> kIgnored = {"defaults", "_netdev", "auto", "noauto", "nofail", "user", "nouser", "users",
-                                        "allow_other", "default_permissions", "rw", "x-systemd.automount"};
-const std::set<std::string> kKernel = {"ro",   "suid",   "nosuid",   "dev",     "nodev",    "exec", "noexec",
-                                       "sync", "atime",  "noatime",  "dirsync", "async",    "relatime"};
+const std::set<std::string> kIgnored = {"defaults",    "_netdev",
+                                        "auto",        "noauto",
+                                        "nofail",      "user",
+                                        "nouser",      "users",
+                                        "allow_other", "default_permissions",
+                                        "rw",          "x-systemd.automount"};
+const std::set<std::string> kKernel = {"ro",   "suid",  "nosuid",  "dev",     "nodev", "exec",    "noexec",
+                                       "sync", "atime", "noatime", "dirsync", "async", "relatime"};
 
 Result<void> take_option(const std::string& option, bool sloppy, MountOptions& out) {
   const auto equals = option.find('=');
   const std::string key = option.substr(0, equals);
   const std::string value = equals == std::string::npos ? "" : option.substr(equals + 1);
   if (key == "passthrough") {
-    if (value == "auto") out.passthrough = PassthroughMode::kAuto;
-    else if (value == "on") out.passthrough = PassthroughMode::kOn;
-    else if (value == "off") out.passthrough = PassthroughMode::kOff;
-    else return Error(Errc::kInvalid, "-o passthrough=" + value + ": it is auto, on or off");
+    if (value == "auto")
+      out.passthrough = PassthroughMode::kAuto;
+    else if (value == "on")
+      out.passthrough = PassthroughMode::kOn;
+    else if (value == "off")
+      out.passthrough = PassthroughMode::kOff;
+    else
+      return Error(Errc::kInvalid, "-o passthrough=" + value + ": it is auto, on or off");
     return ok();
   }
   if (key == "timeout") {
@@ -61,7 +69,8 @@ Result<void> take_option(const std::string& option, bool sloppy, MountOptions& o
     return ok();
   }
   if (kIgnored.contains(key) || key.starts_with("x-") || key.empty() || sloppy) return ok();
-  return Error(Errc::kInvalid, "unknown option '" + option + "'; there is passthrough=auto|on|off, timeout=SECONDS, ro, noatime, ...");
+  return Error(Errc::kInvalid, "unknown option '" + option +
+                                   "'; there is passthrough=auto|on|off, timeout=SECONDS, ro, noatime, ...");
 }
 
 Result<MountOptions> parse(const Arguments& arguments) {
@@ -74,7 +83,8 @@ Result<MountOptions> parse(const Arguments& arguments) {
     return Error(Errc::kNotSupported, "several masters: name one, HOST:PORT");
   }
   char absolute[PATH_MAX];
-  if (::realpath(arguments.mount_point.c_str(), absolute) == nullptr) return errno_error(arguments.mount_point);
+  if (::realpath(arguments.mount_point.c_str(), absolute) == nullptr)
+    return errno_error(arguments.mount_point);
   out.mount_point = absolute;
   for (const auto& word : arguments.options) {
     std::istringstream in(word);
@@ -149,12 +159,15 @@ int serve_in_background(const MountOptions& options) {
 
 int main(int argc, char** argv) {
   gradfs::Arguments arguments;
-  CLI::App app{"gradfs-mount: mounts a gradfs\nExample: gradfs-mount 127.0.0.1:7400 /mnt/gradfs -o passthrough=auto"};
+  CLI::App app{
+      "gradfs-mount: mounts a gradfs\nExample: gradfs-mount 127.0.0.1:7400 /mnt/gradfs -o passthrough=auto"};
   app.set_version_flag("--version,-V", GRADFS_VERSION);
   app.add_option("source", arguments.source, "HOST:PORT[:/PATH] of the master")->required();
   app.add_option("mount_point", arguments.mount_point, "an existing directory")->required();
-  app.add_flag("-f,--foreground", arguments.foreground, "stay in the foreground (as mount.gradfs: fake, do not mount)");
-  app.add_option("-o", arguments.options, "passthrough=auto|on|off, timeout=SECONDS, ro, noatime, ...")->take_all();
+  app.add_flag("-f,--foreground", arguments.foreground,
+               "stay in the foreground (as mount.gradfs: fake, do not mount)");
+  app.add_option("-o", arguments.options, "passthrough=auto|on|off, timeout=SECONDS, ro, noatime, ...")
+      ->take_all();
   app.add_flag("-s", arguments.sloppy, "ignore unknown options");
   app.add_flag("-n", arguments.no_mtab, "do not write /etc/mtab (it never does)");
   app.add_flag("-v", arguments.verbose, "say what is done");

@@ -191,7 +191,8 @@ RpcClient& Mount::worker(const wire::WorkerAddress& address) {
 
 // The home of a binding is the home of its model.
 Task<Result<RpcClient*>> Mount::worker_of_binding(BindingId binding) {
-  if (const auto found = addresses_.find(binding.value); found != addresses_.end()) co_return &worker(found->second);
+  if (const auto found = addresses_.find(binding.value); found != addresses_.end())
+    co_return &worker(found->second);
   wire::BindingRequest ask;
   ask.set_binding(binding.value);
   GRADFS_CO_TRY(auto state, co_await ask_master<rpc::GetBinding>(std::move(ask)));
@@ -243,9 +244,15 @@ struct stat Mount::stat_of(const wire::Attr& attr) {
   out.st_ino = attr.inode();
   out.st_mode = attr.mode();
   switch (attr.type()) {
-    case wire::DIRECTORY: out.st_mode |= S_IFDIR; break;
-    case wire::SYMLINK: out.st_mode |= S_IFLNK; break;
-    default: out.st_mode |= S_IFREG; break;
+    case wire::DIRECTORY:
+      out.st_mode |= S_IFDIR;
+      break;
+    case wire::SYMLINK:
+      out.st_mode |= S_IFLNK;
+      break;
+    default:
+      out.st_mode |= S_IFREG;
+      break;
   }
   out.st_nlink = attr.link_count();
   out.st_uid = attr.uid();

@@ -1,10 +1,11 @@
 // Mount: a FUSE session over a master and the workers of this host.
 //
-// Every operation is a coroutine on one executor, which also reads the FUSE device: what is known is answered at once,
-// the rest when the RPC's answer comes; no thread waits. Exactly one reply per request.
+// Every operation is a coroutine on one executor, which also reads the FUSE device: what is known is answered
+// at once, the rest when the RPC's answer comes; no thread waits. Exactly one reply per request.
 //   operations.cc  the table for libfuse      entries.cc   lookup, create names, remove, rename
 //   attributes.cc  getattr, setattr, xattrs   directory.cc readdir       files.cc  open, read, write, close
-//   special.cc     files of a model directory that are not images        landing.cc, push.cc  when a file is a push
+//   special.cc     files of a model directory that are not images        landing.cc, push.cc  when a file is
+//   a push
 #pragma once
 
 #include <functional>
@@ -26,9 +27,9 @@ namespace gradfs {
 enum class PassthroughMode { kAuto, kOn, kOff };
 
 struct MountOptions {
-  std::string master;                 // ADDR:PORT
-  std::string subpath;                // below the root of gradfs; "" is all of it
-  std::string mount_point;            // absolute
+  std::string master;       // ADDR:PORT
+  std::string subpath;      // below the root of gradfs; "" is all of it
+  std::string mount_point;  // absolute
   std::string kernel_options;
   PassthroughMode passthrough = PassthroughMode::kAuto;
   std::int64_t timeout_ns = 300 * kSecond_ns;  // how long a request waits for a master or worker that is away
@@ -39,12 +40,12 @@ struct OpenFile {
   InodeId inode;
   int flags = 0;
   bool write = false;
-  pid_t opener = 0;                   // thread group
-  bool landed = false;                // its push was begun: never again by this handle
+  pid_t opener = 0;     // thread group
+  bool landed = false;  // its push was begun: never again by this handle
   bool writer_killed = false;
-  bool dirty = false;                 // inline text was changed
-  std::string text;                   // of an inline or made file, as of the open
-  InodeId staging;                    // assignment: where writes go
+  bool dirty = false;  // inline text was changed
+  std::string text;    // of an inline or made file, as of the open
+  InodeId staging;     // assignment: where writes go
   UniqueFd staging_image;
 };
 
@@ -52,17 +53,17 @@ struct OpenFile {
 struct Node {
   wire::Attr attr;
   std::uint64_t lookups = 0;
-  InodeId parent;                     // where it was last seen; for landing
+  InodeId parent;  // where it was last seen; for landing
   std::string name;
   unsigned opens = 0;
   unsigned write_opens = 0;
-  UniqueFd image;                     // while open
+  UniqueFd image;  // while open
   int backing_id = 0;
   bool unlinked = false;
-  bool opening = false;               // an open is fetching the image
-  std::uint64_t committed_size = 0;   // what the master knows
+  bool opening = false;              // an open is fetching the image
+  std::uint64_t committed_size = 0;  // what the master knows
   std::int64_t committed_mtime_ns = 0;
-  unsigned frozen = 0;                // pushes whose writer was let go before the bytes were frozen
+  unsigned frozen = 0;  // pushes whose writer was let go before the bytes were frozen
 };
 
 class Mount {
@@ -70,7 +71,8 @@ class Mount {
   Mount(Executor& executor, Transport& transport, MountOptions options);
   ~Mount();
 
-  // Connects and mounts. The session is usable when `ready` is called (INIT answered). kUnavailable: no master.
+  // Connects and mounts. The session is usable when `ready` is called (INIT answered). kUnavailable: no
+  // master.
   Task<Result<void>> start(std::function<void()> ready);
   // Unmounts and ends what is under way.
   Task<> stop();
@@ -84,8 +86,12 @@ class Mount {
   Task<Result<void>> find_root();
   Task<> keep_session();
   bool serve();
-  [[nodiscard]] InodeId to_inode(fuse_ino_t node) const { return node == FUSE_ROOT_ID ? root_ : InodeId{node}; }
-  [[nodiscard]] fuse_ino_t to_node(InodeId inode) const { return inode == root_ ? FUSE_ROOT_ID : inode.value; }
+  [[nodiscard]] InodeId to_inode(fuse_ino_t node) const {
+    return node == FUSE_ROOT_ID ? root_ : InodeId{node};
+  }
+  [[nodiscard]] fuse_ino_t to_node(InodeId inode) const {
+    return inode == root_ ? FUSE_ROOT_ID : inode.value;
+  }
   Node& node(InodeId inode) { return nodes_[inode]; }
   [[nodiscard]] wire::Role role_of(InodeId inode) const;
   [[nodiscard]] BindingId binding_of(InodeId inode) const;
@@ -103,9 +109,11 @@ class Mount {
 
   // entries.cc
   Task<> lookup(Request request, InodeId parent, std::string name);
-  Task<> make(Request request, InodeId parent, std::string name, wire::FileType type, mode_t mode, std::string target);
+  Task<> make(Request request, InodeId parent, std::string name, wire::FileType type, mode_t mode,
+              std::string target);
   Task<> remove(Request request, InodeId parent, std::string name, bool directory);
-  Task<> rename(Request request, InodeId parent, std::string name, InodeId new_parent, std::string new_name, unsigned flags);
+  Task<> rename(Request request, InodeId parent, std::string name, InodeId new_parent, std::string new_name,
+                unsigned flags);
   void forget(InodeId inode, std::uint64_t lookups);
   Task<> invalidate_entry(InodeId parent, std::string name);
 
@@ -122,7 +130,8 @@ class Mount {
   // directory.cc
   struct DirectoryHandle;
   void opendir(Request request, const fuse_file_info* info);
-  Task<> readdir(Request request, InodeId inode, std::size_t size, off_t offset, std::uint64_t handle, bool plus);
+  Task<> readdir(Request request, InodeId inode, std::size_t size, off_t offset, std::uint64_t handle,
+                 bool plus);
   void releasedir(Request request, std::uint64_t handle);
   Task<Result<void>> load_directory(InodeId inode, std::shared_ptr<DirectoryHandle> handle);
 
@@ -181,11 +190,11 @@ class Mount {
   RpcClient master_;
   Scope scope_;
   FuseDevice device_;
-  WorkerPool helper_;                 // notices to the kernel, and reads of /proc that may block
+  WorkerPool helper_;  // notices to the kernel, and reads of /proc that may block
   std::function<void()> ready_;
-  bool passthrough_ = false;          // of this mount; fixed at the first open
+  bool passthrough_ = false;  // of this mount; fixed at the first open
   bool passthrough_known_ = false;
-  bool plain_ = false;                // the kernel was not asked for passthrough
+  bool plain_ = false;  // the kernel was not asked for passthrough
   InodeId root_ = kRootInode;
   SessionId session_;
   std::string device_number_;

@@ -10,7 +10,8 @@ struct Operations {
 
   static void init(void* user, fuse_conn_info* connection) {
     auto* mount = static_cast<Mount*>(user);
-    connection->want &= ~(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE | FUSE_CAP_WRITEBACK_CACHE);
+    connection->want &=
+        ~(FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE | FUSE_CAP_WRITEBACK_CACHE);
     // Without passthrough an O_TRUNC in OPEN would cut the page cache under those who map the model.
     if (mount->plain_) connection->want &= ~FUSE_CAP_ATOMIC_O_TRUNC;
     if ((connection->capable & FUSE_CAP_PARALLEL_DIROPS) != 0) connection->want |= FUSE_CAP_PARALLEL_DIROPS;
@@ -62,8 +63,8 @@ struct Operations {
     Mount& m = self(r);
     m.scope_.spawn(m.remove(m.begin(r), m.to_inode(parent), name, true));
   }
-  static void rename(fuse_req_t r, fuse_ino_t parent, const char* name, fuse_ino_t new_parent, const char* new_name,
-                     unsigned flags) {
+  static void rename(fuse_req_t r, fuse_ino_t parent, const char* name, fuse_ino_t new_parent,
+                     const char* new_name, unsigned flags) {
     Mount& m = self(r);
     m.scope_.spawn(m.rename(m.begin(r), m.to_inode(parent), name, m.to_inode(new_parent), new_name, flags));
   }
@@ -80,7 +81,8 @@ struct Operations {
     if (file == nullptr) return void(fuse_reply_err(r, EBADF));
     self(r).read(self(r).begin(r), *file, size, offset);
   }
-  static void write(fuse_req_t r, fuse_ino_t, const char* data, std::size_t size, off_t offset, fuse_file_info* info) {
+  static void write(fuse_req_t r, fuse_ino_t, const char* data, std::size_t size, off_t offset,
+                    fuse_file_info* info) {
     const auto file = self(r).find_open(info->fh);
     if (file == nullptr) return void(fuse_reply_err(r, EBADF));
     self(r).write(self(r).begin(r), *file, data, size, offset);
@@ -89,7 +91,9 @@ struct Operations {
     Mount& m = self(r);
     m.scope_.spawn(m.flush(m.begin(r), info->fh));
   }
-  static void release(fuse_req_t r, fuse_ino_t, fuse_file_info* info) { self(r).release(self(r).begin(r), info->fh); }
+  static void release(fuse_req_t r, fuse_ino_t, fuse_file_info* info) {
+    self(r).release(self(r).begin(r), info->fh);
+  }
   static void fsync(fuse_req_t r, fuse_ino_t, int, fuse_file_info* info) {
     Mount& m = self(r);
     m.scope_.spawn(m.fsync(m.begin(r), info->fh));
@@ -101,11 +105,14 @@ struct Operations {
     Mount& m = self(r);
     m.scope_.spawn(m.readdir(m.begin(r), m.to_inode(node), size, offset, info->fh, false));
   }
-  static void readdirplus(fuse_req_t r, fuse_ino_t node, std::size_t size, off_t offset, fuse_file_info* info) {
+  static void readdirplus(fuse_req_t r, fuse_ino_t node, std::size_t size, off_t offset,
+                          fuse_file_info* info) {
     Mount& m = self(r);
     m.scope_.spawn(m.readdir(m.begin(r), m.to_inode(node), size, offset, info->fh, true));
   }
-  static void releasedir(fuse_req_t r, fuse_ino_t, fuse_file_info* info) { self(r).releasedir(self(r).begin(r), info->fh); }
+  static void releasedir(fuse_req_t r, fuse_ino_t, fuse_file_info* info) {
+    self(r).releasedir(self(r).begin(r), info->fh);
+  }
   static void fsyncdir(fuse_req_t r, fuse_ino_t, int, fuse_file_info*) {
     Mount& m = self(r);
     m.scope_.spawn(m.fsyncdir(m.begin(r)));
@@ -118,7 +125,8 @@ struct Operations {
     Mount& m = self(r);
     m.scope_.spawn(m.getxattr(m.begin(r), m.to_inode(node), name, size));
   }
-  static void setxattr(fuse_req_t r, fuse_ino_t node, const char* name, const char* value, std::size_t size, int flags) {
+  static void setxattr(fuse_req_t r, fuse_ino_t node, const char* name, const char* value, std::size_t size,
+                       int flags) {
     Mount& m = self(r);
     m.scope_.spawn(m.setxattr(m.begin(r), m.to_inode(node), name, std::string(value, size), flags));
   }
@@ -135,7 +143,8 @@ struct Operations {
     if (file == nullptr) return void(fuse_reply_err(r, EBADF));
     self(r).lseek(self(r).begin(r), *file, offset, whence);
   }
-  static void fallocate(fuse_req_t r, fuse_ino_t, int mode, off_t offset, off_t length, fuse_file_info* info) {
+  static void fallocate(fuse_req_t r, fuse_ino_t, int mode, off_t offset, off_t length,
+                        fuse_file_info* info) {
     const auto file = self(r).find_open(info->fh);
     if (file == nullptr) return void(fuse_reply_err(r, EBADF));
     self(r).fallocate(self(r).begin(r), *file, mode, offset, length);

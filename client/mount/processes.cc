@@ -12,11 +12,16 @@
 namespace gradfs {
 namespace {
 
-std::string proc_path(pid_t pid, const std::string& what) { return "/proc/" + std::to_string(pid) + "/" + what; }
+std::string proc_path(pid_t pid, const std::string& what) {
+  return "/proc/" + std::to_string(pid) + "/" + what;
+}
 
 bool decimal(const std::string& text) {
   return !text.empty() && text.find_first_not_of("0123456789") == std::string::npos;
 }
+
+// The number that a field of /proc begins with, after blanks; 0 if there is none.
+long to_number(const std::string& text) { return std::strtol(text.c_str(), nullptr, 10); }
 
 // Field 52 of stat, exit_code, counted from behind the command's closing parenthesis.
 int exit_signal(pid_t thread) {
@@ -29,7 +34,7 @@ int exit_signal(pid_t thread) {
   std::string field;
   std::string last;
   while (fields >> field) last = field;
-  return std::atoi(last.c_str()) & 0x7f;
+  return static_cast<int>(to_number(last)) & 0x7f;
 }
 
 // The device of a mount of our own namespace, by its id; "" for one of another namespace.
@@ -65,7 +70,7 @@ ProcessState process_state(pid_t thread) {
   std::string line;
   bool has_memory = false;
   while (std::getline(in, line)) {
-    if (line.starts_with("Tgid:")) state.group = static_cast<pid_t>(std::atoi(line.c_str() + 5));
+    if (line.starts_with("Tgid:")) state.group = static_cast<pid_t>(to_number(line.substr(5)));
     if (line.starts_with("VmSize:")) has_memory = true;
   }
   if (state.group == 0) return state;
@@ -124,15 +129,19 @@ bool has_writable_map(pid_t process, std::uint64_t inode, const std::string& dev
   std::string line;
   const auto colon = device.find(':');
   const unsigned long major = std::strtoul(device.c_str(), nullptr, 10);
-  const unsigned long minor = colon == std::string::npos ? 0 : std::strtoul(device.c_str() + colon + 1, nullptr, 10);
+  const unsigned long minor =
+      colon == std::string::npos ? 0 : std::strtoul(device.c_str() + colon + 1, nullptr, 10);
   while (std::getline(in, line)) {
     char permissions[8] = {};
     unsigned its_major = 0;
     unsigned its_minor = 0;
     unsigned long its_inode = 0;
-    if (std::sscanf(line.c_str(), "%*s %7s %*s %x:%x %lu", permissions, &its_major, &its_minor, &its_inode) != 4) continue;
+    if (std::sscanf(line.c_str(), "%*s %7s %*s %x:%x %lu", permissions, &its_major, &its_minor, &its_inode) !=
+        4)
+      continue;
     // For a passthrough map the kernel shows the identity of the mounted file, not of its backing image.
-    if (its_inode == inode && its_major == major && its_minor == minor && permissions[1] == 'w' && permissions[3] == 's') {
+    if (its_inode == inode && its_major == major && its_minor == minor && permissions[1] == 'w' &&
+        permissions[3] == 's') {
       return true;
     }
   }

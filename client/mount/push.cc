@@ -34,8 +34,8 @@ Task<Result<wire::PushResponse>> Mount::push(wire::PushRequest request) {
   co_return response;
 }
 
-// With passthrough the model that a process maps is the model. Without it the kernel caches pages: drop them before
-// the push is acknowledged.
+// With passthrough the model that a process maps is the model. Without it the kernel caches pages: drop them
+// before the push is acknowledged.
 Task<Result<void>> Mount::make_visible(BindingId binding) {
   if (passthrough_) co_return ok();
   const auto model = models_.find(binding);
@@ -84,7 +84,8 @@ Task<> Mount::sync_slot(Request request, InodeId inode) {
   wire::PushRequest push_it = push_request(inode, wire::SLOT_SYNC);
   push_it.set_name(node(inode).name);
   request.end_at_any_signal(push_it.identity());
-  ++node(inode).frozen;  // until its bytes are taken: an interrupted writer must not let others write over them
+  ++node(inode)
+        .frozen;  // until its bytes are taken: an interrupted writer must not let others write over them
   auto pushed = co_await push(std::move(push_it));
   --node(inode).frozen;
   node_changed_.notify_all();
@@ -123,7 +124,8 @@ Request Mount::begin(fuse_req_t raw) {
   });
 }
 
-// Whatever was begun goes on; only the wait ends. A slot's writer gets its bytes back, so they are frozen first.
+// Whatever was begun goes on; only the wait ends. A slot's writer gets its bytes back, so they are frozen
+// first.
 Task<> Mount::honour_interrupt(Request request) {
   while (!request.answered() && !request.ends_at_any_signal() && !request.caller_is_dying()) {
     co_await executor_.clock().sleep_ns(kWatchCaller_ns);

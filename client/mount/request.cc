@@ -9,7 +9,8 @@
 
 namespace gradfs {
 
-Request::Request(fuse_req_t raw, std::function<void(Request)> interrupted) : state_(std::make_shared<State>()) {
+Request::Request(fuse_req_t raw, std::function<void(Request)> interrupted)
+    : state_(std::make_shared<State>()) {
   const fuse_ctx* context = fuse_req_ctx(raw);
   state_->raw = raw;
   state_->uid = context->uid;

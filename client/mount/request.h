@@ -1,9 +1,9 @@
-// Request: one FUSE request that is answered once. Copies share it, so that a coroutine that finds its request answered
-// already (its caller was interrupted) goes on and only its answer is dropped.
+// Request: one FUSE request that is answered once. Copies share it, so that a coroutine that finds its
+// request answered already (its caller was interrupted) goes on and only its answer is dropped.
 //
-// An interrupt is honoured as the operation says: a wait for a push ends with any signal; everything else ends only
-// when the caller is being killed, as on a local filesystem. The kernel tells of the first signal only, so a request
-// whose caller got a harmless one watches for a deadly one.
+// An interrupt is honoured as the operation says: a wait for a push ends with any signal; everything else
+// ends only when the caller is being killed, as on a local filesystem. The kernel tells of the first signal
+// only, so a request whose caller got a harmless one watches for a deadly one.
 //
 // One thread, the executor's.
 #pragma once
@@ -22,7 +22,8 @@ namespace gradfs {
 
 class Request {
  public:
-  // Takes over the request. `interrupted` is called at most once, from libfuse's thread of processing: post, do not act.
+  // Takes over the request. `interrupted` is called at most once, from libfuse's thread of processing: post,
+  // do not act.
   Request(fuse_req_t raw, std::function<void(Request)> interrupted);
 
   [[nodiscard]] uid_t uid() const { return state_->uid; }
@@ -37,7 +38,8 @@ class Request {
   // A signal that kills the caller is pending.
   [[nodiscard]] bool caller_is_dying() const;
 
-  // Answers. false: the caller has not got it (it was interrupted before, or is gone): undo what it should own.
+  // Answers. false: the caller has not got it (it was interrupted before, or is gone): undo what it should
+  // own.
   bool error(int error_number) const;
   bool entry(const fuse_entry_param& entry) const;
   bool attr(const struct stat& attr, double timeout) const;

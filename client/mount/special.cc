@@ -1,5 +1,5 @@
-// Files of a model directory that are not plain images: descent.toml and status.json are texts that are read and
-// written through the daemon; writing over the model is an assignment, staged in an image of its own.
+// Files of a model directory that are not plain images: descent.toml and status.json are texts that are read
+// and written through the daemon; writing over the model is an assignment, staged in an image of its own.
 #include <fcntl.h>
 
 #include "client/mount/mount.h"

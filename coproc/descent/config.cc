@@ -2,13 +2,13 @@
 
 #include <fnmatch.h>
 
+#include <toml++/toml.h>
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <sstream>
-#include <toml++/toml.h>
 
 namespace gradfs {
 namespace {
@@ -24,7 +24,9 @@ constexpr double kFloatMax = 3.0e38;
 bool uses_momentum(Optimizer optimizer) {
   return optimizer == Optimizer::kMomentum || optimizer == Optimizer::kNesterov;
 }
-bool uses_betas(Optimizer optimizer) { return optimizer == Optimizer::kAdam || optimizer == Optimizer::kAdamw; }
+bool uses_betas(Optimizer optimizer) {
+  return optimizer == Optimizer::kAdam || optimizer == Optimizer::kAdamw;
+}
 
 Error invalid_at(const toml::node& node, const std::string& text) {
   return {Errc::kInvalid, "descent.toml line " + std::to_string(node.source().begin.line) + ": " + text};
@@ -53,7 +55,8 @@ constexpr Range kEpsilon{1e-30, kFloatMax, false, "a finite number of at least 1
 
 Result<double> number(const toml::node& node, const std::string& key, const Range& range) {
   const auto value = node.is_number() ? node.value<double>() : std::nullopt;
-  const bool inside = value && *value >= range.low && (range.open_high ? *value < range.high : *value <= range.high);
+  const bool inside =
+      value && *value >= range.low && (range.open_high ? *value < range.high : *value <= range.high);
   if (!inside) return invalid_at(node, key + " is " + shown(node) + "; it must be " + range.text);
   return *value;
 }
@@ -62,9 +65,11 @@ Result<double> number(const toml::node& node, const std::string& key, const Rang
 Result<void> check_keys(const toml::table& table, const std::string& name, std::string_view allowed) {
   for (const auto& [key, node] : table) {
     const std::string padded = " " + std::string(key.str()) + " ";
-    if ((" " + std::string(allowed) + " ").find(padded) == std::string::npos || padded.find(' ', 1) + 1 != padded.size()) {
-      return Error(Errc::kInvalid, "descent.toml line " + std::to_string(key.source().begin.line) + ": unknown key " +
-                                       name + std::string(key.str()) + "; known are: " + std::string(allowed));
+    if ((" " + std::string(allowed) + " ").find(padded) == std::string::npos ||
+        padded.find(' ', 1) + 1 != padded.size()) {
+      return Error(Errc::kInvalid, "descent.toml line " + std::to_string(key.source().begin.line) +
+                                       ": unknown key " + name + std::string(key.str()) +
+                                       "; known are: " + std::string(allowed));
     }
   }
   return ok();
@@ -86,8 +91,9 @@ Result<Optimizer> parse_name(const toml::table& table) {
   const auto text = node->value_exact<std::string>();
   const auto optimizer = text ? optimizer_from_text(*text) : std::nullopt;
   if (!optimizer) {
-    return invalid_at(*node, "optimizer.name is " + shown(*node) +
-                                 "; it must be one of \"sgd\", \"momentum\", \"nesterov\", \"adam\", \"adamw\"");
+    return invalid_at(*node,
+                      "optimizer.name is " + shown(*node) +
+                          "; it must be one of \"sgd\", \"momentum\", \"nesterov\", \"adam\", \"adamw\"");
   }
   return *optimizer;
 }
@@ -101,7 +107,8 @@ Result<DescentConfig> parse_optimizer(const toml::table& table) {
     const bool of_momentum = key == "momentum" || key == "dampening";
     const bool of_adam = key == "betas" || key == "eps";
     if ((of_momentum && !uses_momentum(optimizer)) || (of_adam && !uses_betas(optimizer))) {
-      return invalid_at(node, name + " is only for " + (of_adam ? "adam and adamw" : "momentum and nesterov") +
+      return invalid_at(node, name + " is only for " +
+                                  (of_adam ? "adam and adamw" : "momentum and nesterov") +
                                   ", but the optimizer is " + std::string(to_text(optimizer)));
     }
     if (key == "lr") {
@@ -135,7 +142,8 @@ Result<DescentGroup> parse_group(const toml::node& node) {
   const toml::node* match = table->get("match");
   group.match = match != nullptr ? match->value_exact<std::string>().value_or("") : "";
   if (group.match.empty()) {
-    return invalid_at(match != nullptr ? *match : *table, "group.match must be a pattern of tensor names, as \"*.bias\"");
+    return invalid_at(match != nullptr ? *match : *table,
+                      "group.match must be a pattern of tensor names, as \"*.bias\"");
   }
   if (const toml::node* value = table->get("weight_decay")) {
     GRADFS_TRY(group.weight_decay, number(*value, "group.weight_decay", kNotNegative));
@@ -145,7 +153,8 @@ Result<DescentGroup> parse_group(const toml::node& node) {
   }
   if (const toml::node* value = table->get("frozen")) {
     group.frozen = value->value_exact<bool>();
-    if (!group.frozen) return invalid_at(*value, "group.frozen is " + shown(*value) + "; it must be true or false");
+    if (!group.frozen)
+      return invalid_at(*value, "group.frozen is " + shown(*value) + "; it must be true or false");
   }
   return group;
 }
@@ -153,11 +162,13 @@ Result<DescentGroup> parse_group(const toml::node& node) {
 Result<void> parse_policy(const toml::table& table, DescentConfig& config) {
   for (const char* later : {"members", "quorum", "max_staleness", "deadline_s"}) {
     if (const toml::node* node = table.get(later)) {
-      return invalid_at(*node, std::string("policy.") + later + " belongs to modes that are not supported: mode is \"async\"");
+      return invalid_at(*node, std::string("policy.") + later +
+                                   " belongs to modes that are not supported: mode is \"async\"");
     }
   }
   GRADFS_TRYV(check_keys(table, "policy.", "mode ack"));
-  if (const toml::node* mode = table.get("mode"); mode != nullptr && mode->value_exact<std::string>() != "async") {
+  if (const toml::node* mode = table.get("mode");
+      mode != nullptr && mode->value_exact<std::string>() != "async") {
     return invalid_at(*mode, "policy.mode is " + shown(*mode) + "; only \"async\" is supported");
   }
   if (const toml::node* ack = table.get("ack")) {
@@ -173,7 +184,8 @@ Result<void> parse_policy(const toml::table& table, DescentConfig& config) {
 Result<const toml::table*> section(const toml::table& root, const char* name) {
   const toml::node* node = root.get(name);
   if (node == nullptr) return nullptr;
-  if (node->as_table() == nullptr) return invalid_at(*node, std::string(name) + " must be a table: write [" + name + "]");
+  if (node->as_table() == nullptr)
+    return invalid_at(*node, std::string(name) + " must be a table: write [" + name + "]");
   return node->as_table();
 }
 
@@ -282,20 +294,26 @@ std::string render_config(const DescentConfig& config) {
     out.resize(std::max<std::size_t>(out.size() + 2, 30), ' ');
     return out + "# " + comment + "\n";
   };
-  std::string out = "# How this model learns. An edit takes effect with the next number; a refused one changes nothing.\n\n";
+  std::string out =
+      "# How this model learns. An edit takes effect with the next number; a refused one changes "
+      "nothing.\n\n";
   out += "[optimizer]\n";
-  out += line("name", "\"" + std::string(to_text(config.optimizer)) + "\"", "sgd, momentum, nesterov, adam, adamw");
+  out += line("name", "\"" + std::string(to_text(config.optimizer)) + "\"",
+              "sgd, momentum, nesterov, adam, adamw");
   out += line("lr", render(config.lr), "learning rate");
   if (uses_betas(config.optimizer)) {
-    out += line("betas", "[" + render(config.beta1) + ", " + render(config.beta2) + "]", "of the two running averages");
+    out += line("betas", "[" + render(config.beta1) + ", " + render(config.beta2) + "]",
+                "of the two running averages");
     out += line("eps", render(config.eps), "added to the denominator");
   }
   if (uses_momentum(config.optimizer)) {
     out += line("momentum", render(config.momentum), "below 1");
-    if (config.optimizer == Optimizer::kMomentum) out += line("dampening", render(config.dampening), "from 0 to 1");
+    if (config.optimizer == Optimizer::kMomentum)
+      out += line("dampening", render(config.dampening), "from 0 to 1");
   }
-  out += line("weight_decay", render(config.weight_decay),
-              config.optimizer == Optimizer::kAdamw ? "decoupled from the gradient" : "L2: added to the gradient");
+  out += line(
+      "weight_decay", render(config.weight_decay),
+      config.optimizer == Optimizer::kAdamw ? "decoupled from the gradient" : "L2: added to the gradient");
   for (const DescentGroup& group : config.groups) {
     out += "\n[[group]]\nmatch = " + render(group.match) + "\n";
     if (group.weight_decay) out += "weight_decay = " + render(*group.weight_decay) + "\n";
@@ -303,8 +321,9 @@ std::string render_config(const DescentConfig& config) {
     if (group.frozen) out += std::string("frozen = ") + (*group.frozen ? "true\n" : "false\n");
   }
   if (config.groups.empty()) {
-    out += "\n# Exceptions for tensors by name; for each key the last match wins.\n"
-           "# [[group]]\n# match = \"*.bias\"\n# weight_decay = 0.0\n# lr_scale = 1.0\n# frozen = false\n";
+    out +=
+        "\n# Exceptions for tensors by name; for each key the last match wins.\n"
+        "# [[group]]\n# match = \"*.bias\"\n# weight_decay = 0.0\n# lr_scale = 1.0\n# frozen = false\n";
   }
   out += "\n[policy]\n" + line("mode", "\"async\"", "each gradient is applied as it lands");
   out += line("ack", config.ack == Ack::kApplied ? "\"applied\"" : "\"committed\"",

@@ -20,17 +20,17 @@ namespace gradfs {
 // The values are stored in control files: never renumber.
 enum class Optimizer : std::uint32_t { kSgd = 1, kMomentum = 2, kNesterov = 3, kAdam = 4, kAdamw = 5 };
 
-std::string_view to_text(Optimizer optimizer) noexcept;                  // "sgd"
+std::string_view to_text(Optimizer optimizer) noexcept;  // "sgd"
 std::optional<Optimizer> optimizer_from_text(std::string_view name) noexcept;
 std::optional<Optimizer> optimizer_from_value(std::uint32_t value) noexcept;
 
 // What close() and fsync() of a push wait for.
 enum class Ack : std::uint8_t { kApplied, kCommitted };
 
-// A [[group]]: overrides for the tensors whose name matches the glob. For each key the last group that matches and
-// has the key wins.
+// A [[group]]: overrides for the tensors whose name matches the glob. For each key the last group that
+// matches and has the key wins.
 struct DescentGroup {
-  std::string match;                       // *, ?, [..]; * also matches '.' and '/'
+  std::string match;  // *, ?, [..]; * also matches '.' and '/'
   std::optional<double> weight_decay;
   std::optional<double> lr_scale;
   std::optional<bool> frozen;
@@ -39,7 +39,7 @@ struct DescentGroup {
 struct DescentConfig {
   Optimizer optimizer = Optimizer::kSgd;
   double lr = 0.01;
-  double weight_decay = 0.0;               // L2 for all but adamw, where it is decoupled
+  double weight_decay = 0.0;  // L2 for all but adamw, where it is decoupled
   double momentum = 0.0;
   double dampening = 0.0;
   double beta1 = 0.9;
@@ -52,12 +52,13 @@ struct DescentConfig {
   struct ForTensor {
     double lr = 0.0;
     double weight_decay = 0.0;
-    bool frozen = false;                   // its gradients are ignored, its step does not move
+    bool frozen = false;  // its gradients are ignored, its step does not move
   };
   [[nodiscard]] ForTensor for_tensor(const std::string& name) const;
 };
 
-// PyTorch's defaults for the optimizer (momentum 0.9; adam's lr 1e-3; adamw's weight_decay 0.01), without clipping.
+// PyTorch's defaults for the optimizer (momentum 0.9; adam's lr 1e-3; adamw's weight_decay 0.01), without
+// clipping.
 DescentConfig default_config(Optimizer optimizer);
 
 // kInvalid: "descent.toml line 3: optimizer.lr is -1; it must be a finite number of at least 0".

@@ -9,7 +9,9 @@
 namespace gradfs {
 namespace {
 
-std::span<const std::byte> bytes_of(const ControlHeader& header) { return std::as_bytes(std::span(&header, 1)); }
+std::span<const std::byte> bytes_of(const ControlHeader& header) {
+  return std::as_bytes(std::span(&header, 1));
+}
 
 }  // namespace
 
@@ -45,7 +47,7 @@ Result<void> format_control(int fd, const ModelLayout& model, const ControlOptio
 
 Result<ControlState> read_control(int fd) {
   ControlHeader header{};
-  struct stat status {};
+  struct stat status{};
   if (::fstat(fd, &status) != 0) return errno_error("fstat");
   GRADFS_TRYV(read_fully_at(fd, std::as_writable_bytes(std::span(&header, 1)), 0));
   if (header.magic != kControlMagic) return Error(Errc::kCorrupt, "not a control file");

@@ -18,7 +18,7 @@ constexpr int MADV_POPULATE_WRITE = 23;
 #endif
 
 Result<std::uint64_t> size_of(const UniqueFd& fd) {
-  struct stat status {};
+  struct stat status{};
   if (::fstat(fd.get(), &status) != 0) return errno_error("fstat");
   return static_cast<std::uint64_t>(status.st_size);
 }
@@ -38,8 +38,8 @@ Result<Mapping> map_whole(const UniqueFd& fd, std::uint64_t bytes, const char* w
 Result<Mapping> map_optimizer(const UniqueFd& fd, const OptimizerLayout& layout) {
   GRADFS_TRY(Mapping mapping, map_whole(fd, layout.file_bytes(), "the optimizer's file"));
   if (std::memcmp(mapping.data(), layout.header().data(), layout.header().size()) != 0) {
-    return Error(Errc::kCorrupt, "the optimizer's file is not of this model and " +
-                                     std::string(to_text(layout.optimizer())));
+    return Error(Errc::kCorrupt,
+                 "the optimizer's file is not of this model and " + std::string(to_text(layout.optimizer())));
   }
   return mapping;
 }
@@ -75,16 +75,19 @@ std::uint64_t& Engine::number_of(std::uint64_t stripe) const {
 
 std::uint64_t* Engine::steps_after(Sequence number) const {
   const std::uint64_t tensors = layout_->tensors().size();
-  return reinterpret_cast<std::uint64_t*>(control_.data() + header().steps_offset) + (number.value & 1) * tensors;
+  return reinterpret_cast<std::uint64_t*>(control_.data() + header().steps_offset) +
+         (number.value & 1) * tensors;
 }
 
 Engine::StripeArrays Engine::arrays_of(std::uint64_t index) const {
   const Stripe& stripe = layout_->stripes()[index];
   StripeArrays out;
-  out.array[0] = reinterpret_cast<float*>(model_.data() + layout_->tensors()[stripe.tensor].file_offset) + stripe.first;
+  out.array[0] =
+      reinterpret_cast<float*>(model_.data() + layout_->tensors()[stripe.tensor].file_offset) + stripe.first;
   for (std::uint32_t state = 0; state < optimizer_layout_->state_count(); ++state) {
     out.array[state + 1] =
-        reinterpret_cast<float*>(state_.data() + optimizer_layout_->state_offset(stripe.tensor, state)) + stripe.first;
+        reinterpret_cast<float*>(state_.data() + optimizer_layout_->state_offset(stripe.tensor, state)) +
+        stripe.first;
   }
   return out;
 }
@@ -129,7 +132,8 @@ Result<void> Engine::recover() {
   for (std::uint32_t i = 0; i < header().slot_count; ++i) {
     SlotHeader& slot = slot_header(i);
     if (slot.state == static_cast<std::uint32_t>(SlotState::kEmpty)) continue;
-    if (slot.stripe >= layout_->stripes().size() || slot.arrays >> (1 + optimizer_layout_->state_count()) != 0) {
+    if (slot.stripe >= layout_->stripes().size() ||
+        slot.arrays >> (1 + optimizer_layout_->state_count()) != 0) {
       return Error(Errc::kCorrupt, "a scratch slot of the control file does not fit the model");
     }
     hit(FaultPoint::kRepairing);
@@ -153,7 +157,8 @@ Result<bool> Engine::is_done(Sequence number) const {
   const std::uint64_t done = watermark().value;
   if (number.value <= done) return true;
   if (number.value == done + 1) return false;
-  return Error(Errc::kInvalid, "number " + std::to_string(number.value) + " comes after " + std::to_string(done));
+  return Error(Errc::kInvalid,
+               "number " + std::to_string(number.value) + " comes after " + std::to_string(done));
 }
 
 Engine::Outcome Engine::unchanged() const {
@@ -189,14 +194,17 @@ struct GradientUpdate final : StripeUpdate {
   Kernel kernel = nullptr;
   const Gradient* gradient = nullptr;
   std::uint32_t array_bits = 0;
-  std::vector<KernelScalars> scalars;                                  // by tensor
-  std::vector<std::unique_ptr<float[]>>* copies = nullptr;             // by slot
+  std::vector<KernelScalars> scalars;                       // by tensor
+  std::vector<std::unique_ptr<float[]>>* copies = nullptr;  // by slot
 
-  static bool is_aligned(const std::byte* data) { return reinterpret_cast<std::uintptr_t>(data) % alignof(float) == 0; }
+  static bool is_aligned(const std::byte* data) {
+    return reinterpret_cast<std::uintptr_t>(data) % alignof(float) == 0;
+  }
 
   [[nodiscard]] std::uint32_t arrays() const override { return array_bits; }
 
-  void compute(std::uint32_t slot, const Stripe& stripe, const float* const* now, float* const* fresh) const override {
+  void compute(std::uint32_t slot, const Stripe& stripe, const float* const* now,
+               float* const* fresh) const override {
     const std::byte* data = gradient->data(stripe.tensor) + stripe.first * sizeof(float);
     KernelSpan span;
     span.n = stripe.count;
@@ -221,7 +229,9 @@ struct AssignUpdate final : StripeUpdate {
   const Assignment* assignment = nullptr;
 
   [[nodiscard]] std::uint32_t first_array() const { return assignment->is_optimizer() ? 1 : 0; }
-  [[nodiscard]] std::uint32_t arrays() const override { return ((1U << assignment->arrays()) - 1) << first_array(); }
+  [[nodiscard]] std::uint32_t arrays() const override {
+    return ((1U << assignment->arrays()) - 1) << first_array();
+  }
 
   void compute(std::uint32_t, const Stripe& stripe, const float* const*, float* const* fresh) const override {
     for (std::uint32_t i = 0; i < assignment->arrays(); ++i) {
@@ -231,7 +241,8 @@ struct AssignUpdate final : StripeUpdate {
   }
 };
 
-gradfs_hyper hyper_of(const DescentConfig& config, const DescentConfig::ForTensor& own, std::uint64_t step, float scale) {
+gradfs_hyper hyper_of(const DescentConfig& config, const DescentConfig::ForTensor& own, std::uint64_t step,
+                      float scale) {
   gradfs_hyper out{};
   out.size = sizeof out;
   out.step = step;
@@ -252,10 +263,12 @@ gradfs_hyper hyper_of(const DescentConfig& config, const DescentConfig::ForTenso
 Result<void> Engine::apply_gradient(Sequence number, const DescentConfig& config, const Gradient& gradient) {
   GRADFS_TRY(const bool done, is_done(number));
   if (done) return ok();
-  if (gradient.layout_hash() != layout_->hash()) return Error(Errc::kInvalid, "the gradient is for another model");
+  if (gradient.layout_hash() != layout_->hash())
+    return Error(Errc::kInvalid, "the gradient is for another model");
   if (config.optimizer != optimizer()) {
     return Error(Errc::kInvalid, "the configuration is for " + std::string(to_text(config.optimizer)) +
-                                     ", but the optimizer's state is that of " + std::string(to_text(optimizer())));
+                                     ", but the optimizer's state is that of " +
+                                     std::string(to_text(optimizer())));
   }
   Outcome outcome = unchanged();
   ++outcome.version;
@@ -290,7 +303,8 @@ Result<void> Engine::apply_gradient(Sequence number, const DescentConfig& config
 Result<void> Engine::apply_assign(Sequence number, const Assignment& assignment) {
   GRADFS_TRY(const bool done, is_done(number));
   if (done) return ok();
-  if (assignment.layout_hash() != layout_->hash()) return Error(Errc::kInvalid, "the file is for another model");
+  if (assignment.layout_hash() != layout_->hash())
+    return Error(Errc::kInvalid, "the file is for another model");
   if (assignment.is_optimizer() && assignment.optimizer() != optimizer()) {
     return Error(Errc::kInvalid, "the file is the state of " + std::string(to_text(*assignment.optimizer())) +
                                      ", but the optimizer is now " + std::string(to_text(optimizer())));
@@ -350,7 +364,8 @@ Result<void> Engine::apply_void(Sequence number) {
   if (done) return ok();
   for (std::uint64_t stripe = 0; stripe < layout_->stripes().size(); ++stripe) {
     if (load_acquire(number_of(stripe)) >= number.value) {
-      return Error(Errc::kBusy, "number " + std::to_string(number.value) + " is applied in part; it cannot be voided");
+      return Error(Errc::kBusy,
+                   "number " + std::to_string(number.value) + " is applied in part; it cannot be voided");
     }
   }
   finish(number, unchanged());

@@ -1,16 +1,17 @@
-// The descent engine: applies numbers of a binding's sequence to a model in shared memory, exactly once each, whatever
-// is killed when.
+// The descent engine: applies numbers of a binding's sequence to a model in shared memory, exactly once each,
+// whatever is killed when.
 //
-// Files (all in a tmpfs, preallocated): the model, its optimizer state, and the control file (control.h), which holds
-// the watermark, a number for each stripe, step counts and scratch slots. Nobody else may write them: hold an
-// exclusive lock of the image directory while an Engine exists.
+// Files (all in a tmpfs, preallocated): the model, its optimizer state, and the control file (control.h),
+// which holds the watermark, a number for each stripe, step counts and scratch slots. Nobody else may write
+// them: hold an exclusive lock of the image directory while an Engine exists.
 //
-// Life: format_control once, then Engine::open at every start, which repairs what a killed process left; then the
-// caller applies every number above watermark() in order. A number that was interrupted is applied again by the same
-// call with the same arguments: only stripes that have not taken it do. A number at or below the watermark is ok at once.
+// Life: format_control once, then Engine::open at every start, which repairs what a killed process left; then
+// the caller applies every number above watermark() in order. A number that was interrupted is applied again
+// by the same call with the same arguments: only stripes that have not taken it do. A number at or below the
+// watermark is ok at once.
 //
-// Threads: one thread at a time calls apply_*; watermark(), version(), optimizer() and layout() may be called from any
-// thread at any time. The pool must outlive the engine.
+// Threads: one thread at a time calls apply_*; watermark(), version(), optimizer() and layout() may be called
+// from any thread at any time. The pool must outlive the engine.
 #pragma once
 
 #include <atomic>
@@ -33,15 +34,15 @@ namespace gradfs {
 
 // What a control file says, without an engine: the worker chooses the optimizer's file by it at start.
 struct ControlState {
-  Sequence watermark;                       // the last number that is applied completely; 0 is none
-  std::uint64_t version = 0;                // gradients and model assigns applied
-  Optimizer optimizer = Optimizer::kSgd;    // whose state the optimizer's file must hold
+  Sequence watermark;                     // the last number that is applied completely; 0 is none
+  std::uint64_t version = 0;              // gradients and model assigns applied
+  Optimizer optimizer = Optimizer::kSgd;  // whose state the optimizer's file must hold
 };
 
 struct ControlOptions {
   Optimizer optimizer = Optimizer::kSgd;
-  std::uint32_t thread_slots = 1;           // threads that may apply at once; 1 .. kControlSlotsMax
-  Sequence watermark;                       // numbers up to it count as applied
+  std::uint32_t thread_slots = 1;  // threads that may apply at once; 1 .. kControlSlotsMax
+  Sequence watermark;              // numbers up to it count as applied
   std::uint64_t version = 0;
 };
 
@@ -51,43 +52,54 @@ Result<void> format_control(int fd, const ModelLayout& model, const ControlOptio
 Result<ControlState> read_control(int fd);
 
 struct EngineFiles {
-  UniqueFd model;                           // O_RDWR
-  UniqueFd optimizer;                       // O_RDWR; made by OptimizerLayout::initialise
-  UniqueFd control;                         // O_RDWR; made by format_control
+  UniqueFd model;      // O_RDWR
+  UniqueFd optimizer;  // O_RDWR; made by OptimizerLayout::initialise
+  UniqueFd control;    // O_RDWR; made by format_control
 };
 
 // Where a test may kill the process.
 enum class FaultPoint : std::uint8_t {
-  kStripeBegin, kComputed, kFull, kHalfInPlace, kInPlace, kNumbered, kEmptied,  // of each stripe
-  kStripesDone, kBuffersWritten, kWatermarkMoved, kMirrored,                   // of each number
-  kRepairing, kRepaired,                                                       // of each slot left full
+  kStripeBegin,
+  kComputed,
+  kFull,
+  kHalfInPlace,
+  kInPlace,
+  kNumbered,
+  kEmptied,  // of each stripe
+  kStripesDone,
+  kBuffersWritten,
+  kWatermarkMoved,
+  kMirrored,  // of each number
+  kRepairing,
+  kRepaired,  // of each slot left full
 };
 using FaultHook = std::function<void(FaultPoint)>;
 
 class Engine {
  public:
-  // Maps the files and repairs the stripes that were being updated when the last process ended. kCorrupt: the files do
-  // not belong together. hook: for tests; called on the pool's threads.
+  // Maps the files and repairs the stripes that were being updated when the last process ended. kCorrupt: the
+  // files do not belong together. hook: for tests; called on the pool's threads.
   static Result<std::unique_ptr<Engine>> open(EngineFiles files, ThreadPool& pool, FaultHook hook = nullptr);
   ~Engine();
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  // The next number is watermark() + 1; a later one is kInvalid. Errors of all four: kIo means that the input could not
-  // be read to its end (its file shrank). Nothing is left half done, but stripes may have taken the number: then the
-  // binding has to stop. If none has, apply_void is allowed, and it is the judge of that. kInvalid: the arguments do
-  // not fit this model; no stripe took the number.
+  // The next number is watermark() + 1; a later one is kInvalid. Errors of all four: kIo means that the input
+  // could not be read to its end (its file shrank). Nothing is left half done, but stripes may have taken the
+  // number: then the binding has to stop. If none has, apply_void is allowed, and it is the judge of that.
+  // kInvalid: the arguments do not fit this model; no stripe took the number.
 
-  // One step of the configured optimizer. Tensors that the gradient lacks, and frozen ones, are left untouched: no
-  // decay, no step. config.optimizer must be optimizer().
+  // One step of the configured optimizer. Tensors that the gradient lacks, and frozen ones, are left
+  // untouched: no decay, no step. config.optimizer must be optimizer().
   Result<void> apply_gradient(Sequence number, const DescentConfig& config, const Gradient& gradient);
   // Overwrites all parameters (version + 1; optimizer state stays), or all optimizer state and steps.
   Result<void> apply_assign(Sequence number, const Assignment& assignment);
-  // A configuration from this number on. Where config.optimizer equals optimizer(), this only moves the watermark and
-  // optimizer_file is not looked at (it may be invalid). Where it differs, optimizer_file must be a file made
-  // by OptimizerLayout::initialise for the new one; it becomes the optimizer's file. A switch between rules with the same states
-  // (momentum and nesterov; adam and adamw) keeps states and steps; any other starts with zeros and at step 0, as a
-  // bias correction for steps that the state never saw would be wrong. The old file is not changed.
+  // A configuration from this number on. Where config.optimizer equals optimizer(), this only moves the
+  // watermark and optimizer_file is not looked at (it may be invalid). Where it differs, optimizer_file must
+  // be a file made by OptimizerLayout::initialise for the new one; it becomes the optimizer's file. A switch
+  // between rules with the same states (momentum and nesterov; adam and adamw) keeps states and steps; any
+  // other starts with zeros and at step 0, as a bias correction for steps that the state never saw would be
+  // wrong. The old file is not changed.
   Result<void> apply_config(Sequence number, const DescentConfig& config, UniqueFd optimizer_file = {});
   // Uses up a number without effect. kBusy: a stripe has taken it; it can only be finished.
   Result<void> apply_void(Sequence number);
@@ -133,7 +145,8 @@ class Engine {
   Mapping model_;
   Mapping state_;
   Mapping control_;
-  std::vector<std::unique_ptr<float[]>> gradient_copies_;  // one a slot, where landed bytes cannot be used as they are
+  std::vector<std::unique_ptr<float[]>>
+      gradient_copies_;  // one a slot, where landed bytes cannot be used as they are
 };
 
 }  // namespace gradfs

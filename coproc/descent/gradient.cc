@@ -62,7 +62,8 @@ Error not_finite(const Piece& piece, float scale) {
   return {Errc::kNotFinite, *piece.name};
 }
 
-Result<void> check_finite(const std::vector<Piece>& pieces, const Mapping& mapping, float scale, ThreadPool& pool) {
+Result<void> check_finite(const std::vector<Piece>& pieces, const Mapping& mapping, float scale,
+                          ThreadPool& pool) {
   struct Chunk {
     std::size_t piece;
     std::uint64_t first;
@@ -118,7 +119,8 @@ Result<std::uint32_t> match_tensor(const ModelLayout& model, const TensorEntry& 
   if (!tensor) return invalid("the model has no tensor " + entry.name);
   const ModelTensor& known = model.tensors()[*tensor];
   if (entry.shape != known.shape) {
-    return invalid("tensor " + entry.name + " has shape " + to_text(entry.shape) + "; the model's is " + to_text(known.shape));
+    return invalid("tensor " + entry.name + " has shape " + to_text(entry.shape) + "; the model's is " +
+                   to_text(known.shape));
   }
   if (entry.dtype != Dtype::kF32) {
     return invalid("tensor " + entry.name + " is " + std::string(to_text(entry.dtype)) + "; it must be F32");
@@ -184,15 +186,16 @@ Result<Assignment> open_assign(const ModelLayout& model, const UniqueFd& fd, Thr
     pieces.push_back({&entry.name, out.data_[tensor], entry.count()});
   }
   for (std::size_t tensor = 0; tensor < out.data_.size(); ++tensor) {
-    if (out.data_[tensor] == nullptr) return invalid("tensor " + model.tensors()[tensor].name + " is missing");
+    if (out.data_[tensor] == nullptr)
+      return invalid("tensor " + model.tensors()[tensor].name + " is missing");
   }
   GRADFS_TRYV(check_finite(pieces, landed.mapping, 1.0F, pool));
   out.mapping_ = std::move(landed.mapping);
   return out;
 }
 
-Result<Assignment> open_optimizer_assign(const ModelLayout& model, const OptimizerLayout& optimizer, const UniqueFd& fd,
-                                         ThreadPool& pool) {
+Result<Assignment> open_optimizer_assign(const ModelLayout& model, const OptimizerLayout& optimizer,
+                                         const UniqueFd& fd, ThreadPool& pool) {
   GRADFS_TRY(Landed landed, map_landed(fd));
   Assignment out;
   out.optimizer_ = optimizer.optimizer();
@@ -219,11 +222,14 @@ Result<Assignment> open_optimizer_assign(const ModelLayout& model, const Optimiz
       continue;
     }
     float step = 0;
-    GRADFS_TRYV(read_fully_at(fd.get(), std::as_writable_bytes(std::span(&step, 1)), landed.header.data_start + entry.begin));
-    if (!(step >= 0 && step <= 9e15F && step == std::floor(step))) return invalid(wanted.name + " must be a whole number");
+    GRADFS_TRYV(read_fully_at(fd.get(), std::as_writable_bytes(std::span(&step, 1)),
+                              landed.header.data_start + entry.begin));
+    if (!(step >= 0 && step <= 9e15F && step == std::floor(step)))
+      return invalid(wanted.name + " must be a whole number");
     out.steps_[i - tensors * out.arrays_] = static_cast<std::uint64_t>(step);
   }
-  if (given.size() != optimizer.entries().size()) return invalid("the file has tensors that the optimizer has not");
+  if (given.size() != optimizer.entries().size())
+    return invalid("the file has tensors that the optimizer has not");
   GRADFS_TRYV(check_finite(pieces, landed.mapping, 1.0F, pool));
   out.mapping_ = std::move(landed.mapping);
   return out;

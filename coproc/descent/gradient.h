@@ -1,8 +1,8 @@
 // Files that landed: gradients, and assignments of a whole model or optimizer state. Opening one validates it
 // completely; what comes back can be applied by the engine.
 //
-// The bytes stay in the landed file (mapped read-only), so the file must not change until it has been applied. A
-// client that shrinks it anyway cannot crash the process: reads are under a SIGBUS guard.
+// The bytes stay in the landed file (mapped read-only), so the file must not change until it has been
+// applied. A client that shrinks it anyway cannot crash the process: reads are under a SIGBUS guard.
 #pragma once
 
 #include <cstdint>
@@ -27,9 +27,9 @@ struct GradientMetadata {
   std::string worker;
   std::optional<std::uint64_t> step;
   std::optional<std::uint64_t> base_version;
-  std::optional<double> weight;             // finite, above 0; recorded only
-  std::optional<double> loss;               // finite; anything else that is a number counts as absent
-  double loss_scale = 1.0;                  // finite, above 0; the gradient is divided by it
+  std::optional<double> weight;  // finite, above 0; recorded only
+  std::optional<double> loss;    // finite; anything else that is a number counts as absent
+  double loss_scale = 1.0;       // finite, above 0; the gradient is divided by it
 };
 // kInvalid names the key. An `op` other than "grad" is refused.
 Result<GradientMetadata> parse_gradient_metadata(const Metadata& metadata);
@@ -56,9 +56,10 @@ class Gradient {
   float scale_ = 1.0F;
 };
 
-// fd: the landed file, opened for reading; may be closed afterwards. Every tensor must be one of the model's, F32, of
-// the same shape; a subset is fine. kInvalid: format, metadata, name, shape, dtype, no tensors. kNotFinite: names the
-// tensor and the element (after scaling). kIo: the file shrank meanwhile. Uses the pool; any thread.
+// fd: the landed file, opened for reading; may be closed afterwards. Every tensor must be one of the model's,
+// F32, of the same shape; a subset is fine. kInvalid: format, metadata, name, shape, dtype, no tensors.
+// kNotFinite: names the tensor and the element (after scaling). kIo: the file shrank meanwhile. Uses the
+// pool; any thread.
 Result<Gradient> open_gradient(const ModelLayout& model, const UniqueFd& fd, ThreadPool& pool);
 
 // A validated file that replaces all parameters, or all optimizer state. Movable; owns the map.
@@ -71,7 +72,9 @@ class Assignment {
     return data_[std::size_t{tensor} * arrays_ + array];
   }
   [[nodiscard]] std::uint32_t arrays() const noexcept { return arrays_; }
-  [[nodiscard]] const std::vector<std::uint64_t>& steps() const noexcept { return steps_; }  // optimizer: a tensor each
+  [[nodiscard]] const std::vector<std::uint64_t>& steps() const noexcept {
+    return steps_;
+  }  // optimizer: a tensor each
   [[nodiscard]] const Mapping& mapping() const noexcept { return mapping_; }
   [[nodiscard]] std::uint64_t layout_hash() const noexcept { return layout_hash_; }
 
@@ -87,10 +90,11 @@ class Assignment {
   std::uint64_t layout_hash_ = 0;
 };
 
-// A model file with exactly the model's tensors (any order, any data alignment), all finite. Errors as open_gradient.
+// A model file with exactly the model's tensors (any order, any data alignment), all finite. Errors as
+// open_gradient.
 Result<Assignment> open_assign(const ModelLayout& model, const UniqueFd& fd, ThreadPool& pool);
 // An optimizer file with exactly the tensors of `optimizer`; steps are whole numbers, states finite.
-Result<Assignment> open_optimizer_assign(const ModelLayout& model, const OptimizerLayout& optimizer, const UniqueFd& fd,
-                                         ThreadPool& pool);
+Result<Assignment> open_optimizer_assign(const ModelLayout& model, const OptimizerLayout& optimizer,
+                                         const UniqueFd& fd, ThreadPool& pool);
 
 }  // namespace gradfs

@@ -1,7 +1,8 @@
-// The kernels of the built-in rules: one fused pass over a span, in PyTorch 1.13's arithmetic with fused multiply-add.
+// The kernels of the built-in rules: one fused pass over a span, in PyTorch 1.13's arithmetic with fused
+// multiply-add.
 //
-// The same source is compiled for several instruction sets; the bits do not depend on which one runs, because every
-// fused and every rounded operation is written out (and the compiler may not contract others).
+// The same source is compiled for several instruction sets; the bits do not depend on which one runs, because
+// every fused and every rounded operation is written out (and the compiler may not contract others).
 #pragma once
 
 #include <cstddef>
@@ -11,8 +12,8 @@
 
 namespace gradfs {
 
-// A part of a tensor whose new values go elsewhere: while they are computed, nobody sees them. Each output is either
-// its input itself or does not overlap with anything.
+// A part of a tensor whose new values go elsewhere: while they are computed, nobody sees them. Each output is
+// either its input itself or does not overlap with anything.
 struct KernelSpan {
   std::size_t n = 0;
   const float* grad = nullptr;
@@ -22,20 +23,20 @@ struct KernelSpan {
   float* new_state[2] = {};
 };
 
-// What a rule makes of its hyperparameters before it looks at an element: computed in double, as PyTorch does in
-// Python, and rounded to float once.
+// What a rule makes of its hyperparameters before it looks at an element: computed in double, as PyTorch does
+// in Python, and rounded to float once.
 struct KernelScalars {
-  float scale = 1.0F;                // of the gradient
-  float decay = 0.0F;                // L2
-  float shrink = 1.0F;               // adamw: 1 - lr * weight_decay
-  float rate = 0.0F;                 // -lr; adam: -lr / bias correction 1
+  float scale = 1.0F;   // of the gradient
+  float decay = 0.0F;   // L2
+  float shrink = 1.0F;  // adamw: 1 - lr * weight_decay
+  float rate = 0.0F;    // -lr; adam: -lr / bias correction 1
   float momentum = 0.0F;
   float undampened = 1.0F;           // 1 - dampening
   float beta1 = 0.0F, rest1 = 0.0F;  // rest: 1 - beta
   float beta2 = 0.0F, rest2 = 0.0F;
-  float root = 1.0F;                 // of bias correction 2
+  float root = 1.0F;  // of bias correction 2
   float eps = 0.0F;
-  bool is_first = false;             // step 1: the momentum buffer becomes the gradient
+  bool is_first = false;  // step 1: the momentum buffer becomes the gradient
   bool is_nesterov = false;
 };
 KernelScalars scalars_of(Optimizer optimizer, const gradfs_hyper& hyper) noexcept;
@@ -45,7 +46,7 @@ using Kernel = void (*)(const KernelSpan& span, const KernelScalars& scalars);
 struct Kernels {
   const char* name;  // "avx512"
   Kernel sgd;
-  Kernel momentum;   // and nesterov
+  Kernel momentum;  // and nesterov
   Kernel adam;
   Kernel adamw;
   // All of count floats at any alignment are finite, and are when multiplied by scale.

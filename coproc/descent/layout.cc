@@ -42,7 +42,8 @@ Result<ModelLayout> ModelLayout::from_header(const SafetensorsHeader& header) {
       return Error(Errc::kInvalid, "tensor " + entry.name + " is " + std::string(to_text(entry.dtype)) +
                                        "; a model's tensors must be F32");
     }
-    ModelTensor tensor{entry.name, entry.shape, entry.count(), header.data_start + entry.begin, out.parameters_};
+    ModelTensor tensor{entry.name, entry.shape, entry.count(), header.data_start + entry.begin,
+                       out.parameters_};
     out.parameters_ += tensor.count;
     out.by_name_.emplace(entry.name, static_cast<std::uint32_t>(out.tensors_.size()));
     hash.add(entry.name.size());
@@ -84,7 +85,8 @@ Result<OptimizerLayout> OptimizerLayout::make(const ModelLayout& model, Optimize
   OptimizerLayout out;
   out.optimizer_ = optimizer;
   const gradfs_rule& rule = builtin_rule(optimizer);
-  while (out.state_count_ < GRADFS_STATES_MAX && rule.state_names[out.state_count_] != nullptr) ++out.state_count_;
+  while (out.state_count_ < GRADFS_STATES_MAX && rule.state_names[out.state_count_] != nullptr)
+    ++out.state_count_;
   for (std::uint32_t state = 0; state < out.state_count_; ++state) {
     for (const ModelTensor& tensor : model.tensors()) {
       out.entries_.push_back({tensor.name + "." + rule.state_names[state], Dtype::kF32, tensor.shape, 0, 0});

@@ -17,28 +17,29 @@
 
 namespace gradfs {
 
-// Parameters in a stripe, at most. Small enough that a stripe's parameters, states and gradient, and its slot, stay in
-// the first level cache while it is updated; part of the layout of control files.
+// Parameters in a stripe, at most. Small enough that a stripe's parameters, states and gradient, and its
+// slot, stay in the first level cache while it is updated; part of the layout of control files.
 inline constexpr std::uint64_t kStripeParameters = 1024;
 
 struct ModelTensor {
   std::string name;
   Shape shape;
-  std::uint64_t count = 0;                  // elements
-  std::uint64_t file_offset = 0;            // bytes, in the model's file
-  std::uint64_t first_parameter = 0;        // of all tensors before it
+  std::uint64_t count = 0;            // elements
+  std::uint64_t file_offset = 0;      // bytes, in the model's file
+  std::uint64_t first_parameter = 0;  // of all tensors before it
 };
 
 // A range of one tensor: the unit of progress and of restoring after a crash.
 struct Stripe {
   std::uint32_t tensor = 0;
-  std::uint32_t count = 0;                  // 1 .. kStripeParameters
-  std::uint64_t first = 0;                  // element in the tensor
+  std::uint32_t count = 0;  // 1 .. kStripeParameters
+  std::uint64_t first = 0;  // element in the tensor
 };
 
 class ModelLayout {
  public:
-  // Only F32 tensors; at least one parameter; the data on a multiple of 4096 (as format_safetensors makes it).
+  // Only F32 tensors; at least one parameter; the data on a multiple of 4096 (as format_safetensors makes
+  // it).
   static Result<ModelLayout> from_header(const SafetensorsHeader& header);
   static Result<ModelLayout> read(int fd);  // from_header(read_safetensors(fd))
 
@@ -61,8 +62,8 @@ class ModelLayout {
   std::uint64_t hash_ = 0;
 };
 
-// The optimizer's file: for each tensor NAME.step (F32, shape []) and the rule's states (NAME.exp_avg, ...) with the
-// tensor's shape. All states come first, then all steps, so that states begin on a page.
+// The optimizer's file: for each tensor NAME.step (F32, shape []) and the rule's states (NAME.exp_avg, ...)
+// with the tensor's shape. All states come first, then all steps, so that states begin on a page.
 class OptimizerLayout {
  public:
   static Result<OptimizerLayout> make(const ModelLayout& model, Optimizer optimizer);
@@ -74,12 +75,12 @@ class OptimizerLayout {
     return state_offsets_[std::size_t{tensor} * state_count_ + state];
   }
   [[nodiscard]] std::uint64_t step_offset(std::uint32_t tensor) const { return steps_offset_ + 4 * tensor; }
-  [[nodiscard]] const std::string& header() const noexcept { return header_; }     // the file's first bytes
+  [[nodiscard]] const std::string& header() const noexcept { return header_; }  // the file's first bytes
   [[nodiscard]] const std::vector<TensorEntry>& entries() const noexcept { return entries_; }
   [[nodiscard]] std::uint64_t file_bytes() const noexcept { return file_bytes_; }
 
-  // Makes fd (O_RDWR, tmpfs) a fresh optimizer file: size and blocks first (kNoSpace if there is no room), zeros, then
-  // the header. What the file held is lost.
+  // Makes fd (O_RDWR, tmpfs) a fresh optimizer file: size and blocks first (kNoSpace if there is no room),
+  // zeros, then the header. What the file held is lost.
   [[nodiscard]] Result<void> initialise(int fd) const;
 
  private:

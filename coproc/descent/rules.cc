@@ -52,7 +52,8 @@ int apply_in_place(const gradfs_span* span, const gradfs_hyper* hyper) {
 }
 
 template <Optimizer kOptimizer>
-gradfs_rule make_rule(const char* name, const char* first_state = nullptr, const char* second_state = nullptr) {
+gradfs_rule make_rule(const char* name, const char* first_state = nullptr,
+                      const char* second_state = nullptr) {
   gradfs_rule rule{};
   rule.size = sizeof rule;
   rule.abi_version = GRADFS_ABI_VERSION;
@@ -101,11 +102,15 @@ KernelScalars scalars_of(Optimizer optimizer, const gradfs_hyper& hyper) noexcep
 
 Kernel kernel_of(const Kernels& kernels, Optimizer optimizer) noexcept {
   switch (optimizer) {
-    case Optimizer::kSgd: return kernels.sgd;
+    case Optimizer::kSgd:
+      return kernels.sgd;
     case Optimizer::kMomentum:
-    case Optimizer::kNesterov: return kernels.momentum;
-    case Optimizer::kAdam: return kernels.adam;
-    case Optimizer::kAdamw: return kernels.adamw;
+    case Optimizer::kNesterov:
+      return kernels.momentum;
+    case Optimizer::kAdam:
+      return kernels.adam;
+    case Optimizer::kAdamw:
+      return kernels.adamw;
   }
   GRADFS_CHECK(false);
 }

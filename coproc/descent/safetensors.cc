@@ -18,9 +18,22 @@ struct DtypeRow {
   std::string_view text;
   std::uint64_t bytes;
 };
-constexpr std::array<DtypeRow, 16> kDtypes{{{"BOOL", 1}, {"U8", 1}, {"I8", 1}, {"F8_E5M2", 1}, {"F8_E4M3", 1},
-                                            {"F8_E8M0", 1}, {"I16", 2}, {"U16", 2}, {"F16", 2}, {"BF16", 2},
-                                            {"I32", 4}, {"U32", 4}, {"F32", 4}, {"F64", 8}, {"I64", 8}, {"U64", 8}}};
+constexpr std::array<DtypeRow, 16> kDtypes{{{"BOOL", 1},
+                                            {"U8", 1},
+                                            {"I8", 1},
+                                            {"F8_E5M2", 1},
+                                            {"F8_E4M3", 1},
+                                            {"F8_E8M0", 1},
+                                            {"I16", 2},
+                                            {"U16", 2},
+                                            {"F16", 2},
+                                            {"BF16", 2},
+                                            {"I32", 4},
+                                            {"U32", 4},
+                                            {"F32", 4},
+                                            {"F64", 8},
+                                            {"I64", 8},
+                                            {"U64", 8}}};
 static_assert(kDtypes.size() == static_cast<std::size_t>(Dtype::kU64) + 1);
 
 std::optional<Dtype> dtype_from_text(std::string_view text) {
@@ -40,7 +53,8 @@ std::string in_quotes(std::string_view name) {
 }
 
 // Receives the events of nlohmann's SAX parser and accepts exactly the grammar of a header:
-// {"__metadata__": {string: string}, NAME: {"dtype": string, "shape": [whole], "data_offsets": [whole, whole]}}
+// {"__metadata__": {string: string}, NAME: {"dtype": string, "shape": [whole], "data_offsets": [whole,
+// whole]}}
 class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
  public:
   std::vector<TensorEntry> tensors;
@@ -50,7 +64,9 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
   bool null() override { return fail("a null is not allowed"); }
   bool boolean(bool) override { return fail("true and false are not allowed"); }
   bool number_integer(number_integer_t) override { return fail(where() + " has a negative number"); }
-  bool number_float(number_float_t, const string_t&) override { return fail(where() + " has a number that is not whole"); }
+  bool number_float(number_float_t, const string_t&) override {
+    return fail(where() + " has a number that is not whole");
+  }
   bool binary(binary_t&) override { return fail("binary values are not allowed"); }
 
   bool number_unsigned(number_unsigned_t value) override {
@@ -74,7 +90,8 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
     }
     if (place_ != Place::kTensor || key_ != "dtype") return fail(where() + " must not be a string");
     const auto dtype = dtype_from_text(value);
-    if (!dtype) return fail("tensor " + in_quotes(entry_.name) + " has the unknown dtype " + in_quotes(value));
+    if (!dtype)
+      return fail("tensor " + in_quotes(entry_.name) + " has the unknown dtype " + in_quotes(value));
     entry_.dtype = *dtype;
     return true;
   }
@@ -130,12 +147,15 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
       return names_.insert(name).second || fail("the key " + in_quotes(name) + " occurs twice");
     }
     if (place_ == Place::kMetadata) {
-      return metadata.emplace(name, "").second || fail("the key " + in_quotes(name) + " of __metadata__ occurs twice");
+      return metadata.emplace(name, "").second ||
+             fail("the key " + in_quotes(name) + " of __metadata__ occurs twice");
     }
-    bool* seen = name == "dtype" ? &seen_dtype_ : name == "shape" ? &seen_shape_
-                                 : name == "data_offsets"         ? &seen_offsets_
-                                                                  : nullptr;
-    if (seen == nullptr) return fail("tensor " + in_quotes(entry_.name) + " has the unknown key " + in_quotes(name));
+    bool* seen = name == "dtype"          ? &seen_dtype_
+                 : name == "shape"        ? &seen_shape_
+                 : name == "data_offsets" ? &seen_offsets_
+                                          : nullptr;
+    if (seen == nullptr)
+      return fail("tensor " + in_quotes(entry_.name) + " has the unknown key " + in_quotes(name));
     if (*seen) return fail("tensor " + in_quotes(entry_.name) + " has " + name + " twice");
     *seen = true;
     return true;
@@ -188,8 +208,9 @@ Result<void> check_offsets(std::vector<TensorEntry>& tensors, std::uint64_t data
                      std::to_string(data_bytes) + " bytes");
     }
     if (tensor.end - tensor.begin != bytes) {
-      return invalid("tensor " + in_quotes(tensor.name) + " has " + std::to_string(tensor.end - tensor.begin) +
-                     " bytes, but " + std::string(to_text(tensor.dtype)) + " " + to_text(tensor.shape) + " needs " +
+      return invalid("tensor " + in_quotes(tensor.name) + " has " +
+                     std::to_string(tensor.end - tensor.begin) + " bytes, but " +
+                     std::string(to_text(tensor.dtype)) + " " + to_text(tensor.shape) + " needs " +
                      std::to_string(bytes));
     }
   }
@@ -225,7 +246,8 @@ std::string to_text(const Shape& shape) {
 Result<std::uint64_t> element_count(const Shape& shape) {
   std::uint64_t count = 1;
   for (const std::uint64_t dimension : shape) {
-    if (__builtin_mul_overflow(count, dimension, &count)) return Error(Errc::kInvalid, "a shape overflows 64 bits");
+    if (__builtin_mul_overflow(count, dimension, &count))
+      return Error(Errc::kInvalid, "a shape overflows 64 bits");
   }
   return count;
 }
@@ -239,7 +261,8 @@ Result<SafetensorsHeader> parse_safetensors(std::string_view json, std::uint64_t
   out.data_bytes = file_bytes - out.data_start;
   while (json.back() == ' ') json.remove_suffix(1);
   // The JSON library takes a zero byte for the end, and other white space for padding.
-  if (json.back() != '}' || json.find('\0') != json.npos) return invalid("the header does not end with '}' and spaces");
+  if (json.back() != '}' || json.find('\0') != json.npos)
+    return invalid("the header does not end with '}' and spaces");
   HeaderReader reader;
   if (!nlohmann::json::sax_parse(json.begin(), json.end(), &reader)) {
     return invalid(reader.error.empty() ? "the header is not JSON" : reader.error);
@@ -251,7 +274,7 @@ Result<SafetensorsHeader> parse_safetensors(std::string_view json, std::uint64_t
 }
 
 Result<SafetensorsHeader> read_safetensors(int fd) {
-  struct stat status {};
+  struct stat status{};
   if (::fstat(fd, &status) != 0) return errno_error("fstat");
   const auto file_bytes = static_cast<std::uint64_t>(status.st_size);
   if (file_bytes == 0) return invalid("the file is empty");
@@ -261,7 +284,8 @@ Result<SafetensorsHeader> read_safetensors(int fd) {
   std::uint64_t length = 0;
   for (std::size_t i = 8; i-- > 0;) length = length << 8 | prefix[i];
   if (length > kSafetensorsHeaderMax) {
-    return invalid("the header's length is " + std::to_string(length) + ", above 100,000,000: not a safetensors file?");
+    return invalid("the header's length is " + std::to_string(length) +
+                   ", above 100,000,000: not a safetensors file?");
   }
   if (length > file_bytes - 8) {
     return invalid("the header's length is " + std::to_string(length) + ", but the file has " +
@@ -288,10 +312,11 @@ Result<std::string> format_safetensors(std::span<const TensorEntry> tensors, con
       return invalid("the tensors are larger than 64 bits can count");
     }
     // push_back of a pair would search for the key each time: names are known to be unique here.
-    nlohmann::ordered_json entry = {{"dtype", to_text(tensor.dtype)}, {"shape", tensor.shape},
-                                    {"data_offsets", {position, end}}};
+    nlohmann::ordered_json entry = {
+        {"dtype", to_text(tensor.dtype)}, {"shape", tensor.shape}, {"data_offsets", {position, end}}};
     static_cast<nlohmann::ordered_json::object_t&>(json.get_ref<nlohmann::ordered_json::object_t&>())
-        .std::vector<std::pair<const std::string, nlohmann::ordered_json>>::emplace_back(tensor.name, std::move(entry));
+        .std::vector<std::pair<const std::string, nlohmann::ordered_json>>::emplace_back(tensor.name,
+                                                                                         std::move(entry));
     position = end;
   }
   std::string text;
@@ -302,7 +327,8 @@ Result<std::string> format_safetensors(std::span<const TensorEntry> tensors, con
   }
   const std::uint64_t padding = (alignment - (8 + text.size()) % alignment) % alignment;
   text.append(padding, ' ');
-  if (text.size() > kSafetensorsHeaderMax) return invalid("the header would be longer than 100,000,000 bytes");
+  if (text.size() > kSafetensorsHeaderMax)
+    return invalid("the header would be longer than 100,000,000 bytes");
   std::string out(8, '\0');
   for (std::size_t i = 0; i < 8; ++i) out[i] = static_cast<char>(text.size() >> (8 * i) & 0xFF);
   return out + text;

@@ -39,7 +39,8 @@ void Engine::Pass::serve(std::uint32_t slot, const std::vector<std::uint32_t>& s
   }
 }
 
-void Engine::Pass::take(std::uint32_t slot, SlotHeader& header, float* const* fresh, std::uint32_t index) const {
+void Engine::Pass::take(std::uint32_t slot, SlotHeader& header, float* const* fresh,
+                        std::uint32_t index) const {
   std::uint64_t& stripe_number = engine_.number_of(index);
   if (load_acquire(stripe_number) >= number_.value) return;
   engine_.hit(FaultPoint::kStripeBegin);

@@ -7,10 +7,12 @@
 
 namespace gradfs {
 
-inline std::uint64_t load_acquire(std::uint64_t& word) { return std::atomic_ref(word).load(std::memory_order_acquire); }
+inline std::uint64_t load_acquire(std::uint64_t& word) {
+  return std::atomic_ref(word).load(std::memory_order_acquire);
+}
 
-// Earlier stores stay before it, and for the compiler later ones after it: what a killed process leaves behind is a
-// prefix of its stores.
+// Earlier stores stay before it, and for the compiler later ones after it: what a killed process leaves
+// behind is a prefix of its stores.
 template <class Word>
 void store_in_order(Word& word, Word value) {
   std::atomic_ref(word).store(value, std::memory_order_release);
@@ -37,7 +39,8 @@ class StripeUpdate {
   // A bit for each array that gets new values.
   [[nodiscard]] virtual std::uint32_t arrays() const = 0;
   // Writes all of a stripe's new values to `fresh`. May be left at any access to the input as by longjmp.
-  virtual void compute(std::uint32_t slot, const Stripe& stripe, const float* const* now, float* const* fresh) const = 0;
+  virtual void compute(std::uint32_t slot, const Stripe& stripe, const float* const* now,
+                       float* const* fresh) const = 0;
 
  protected:
   ~StripeUpdate() = default;

@@ -67,7 +67,8 @@ std::optional<Plan> parse_plan(std::string_view text) {
     plan.action = Plan::Action::kKill;
   } else if (text == "error") {
     plan.action = Plan::Action::kError;
-  } else if (text.starts_with("delay:") && parse_number(text.substr(6), plan.delay_ms) && plan.delay_ms >= 0) {
+  } else if (text.starts_with("delay:") && parse_number(text.substr(6), plan.delay_ms) &&
+             plan.delay_ms >= 0) {
     plan.action = Plan::Action::kDelay;
   } else {
     return std::nullopt;
@@ -84,7 +85,8 @@ Result<std::map<std::string, Plan>> parse_plans(std::string_view text) {
     if (part.empty()) continue;
     const auto equals = part.find('=');
     auto plan = equals == std::string_view::npos ? std::nullopt : parse_plan(part.substr(equals + 1));
-    if (!plan || equals == 0) return Error(Errc::kInvalid, "fault '" + std::string(part) + "': write NAME=kill@3");
+    if (!plan || equals == 0)
+      return Error(Errc::kInvalid, "fault '" + std::string(part) + "': write NAME=kill@3");
     plans.insert_or_assign(std::string(part.substr(0, equals)), std::move(*plan));
   }
   return plans;
@@ -130,7 +132,8 @@ std::optional<Plan> count_and_decide(const char* name) {
   Point& point = place->second;
   ++point.reached;
   if (!point.plan) return std::nullopt;
-  const bool now = point.plan->from_then_on ? point.reached >= point.plan->at : point.reached == point.plan->at;
+  const bool now =
+      point.plan->from_then_on ? point.reached >= point.plan->at : point.reached == point.plan->at;
   return now ? point.plan : std::nullopt;
 }
 

@@ -35,7 +35,8 @@ class UniqueFd {
 
 // open(2) / openat(2) with O_CLOEXEC; the path is in the error.
 Result<UniqueFd> open_file(const std::string& path, int flags, unsigned mode = 0600);
-Result<UniqueFd> open_file_at(const UniqueFd& directory, const std::string& name, int flags, unsigned mode = 0600);
+Result<UniqueFd> open_file_at(const UniqueFd& directory, const std::string& name, int flags,
+                              unsigned mode = 0600);
 
 // A mapping of a file, [0, size). Unmapped by the destructor. A store or load beyond the file's end is
 // SIGBUS: guard reads of files that others may truncate (sigbus.h).

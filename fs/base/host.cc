@@ -31,7 +31,8 @@ void notify_service_manager(const std::string& state) {
   const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + std::strlen(path));
   if (!fd) return;
   // Best effort by its nature: nobody may be listening.
-  (void)::sendto(fd.get(), state.data(), state.size(), MSG_NOSIGNAL, reinterpret_cast<sockaddr*>(&address), length);
+  (void)::sendto(fd.get(), state.data(), state.size(), MSG_NOSIGNAL, reinterpret_cast<sockaddr*>(&address),
+                 length);
 }
 
 }  // namespace gradfs

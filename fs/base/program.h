@@ -13,7 +13,8 @@ int print_error(const std::string& program, const Error& error);
 // "ADDR:PORT" names this host only (127.0.0.0/8, [::1], localhost).
 bool is_loopback(const std::string& address);
 
-// DIRECTORY/NAME, or, where that is longer than a Unix socket's path may be, a name in /tmp made from its hash.
+// DIRECTORY/NAME, or, where that is longer than a Unix socket's path may be, a name in /tmp made from its
+// hash.
 std::string socket_path(const std::string& directory, const std::string& name);
 
 // As many descriptors as the system lets this process have: an open file is a descriptor of its image.

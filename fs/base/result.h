@@ -50,8 +50,7 @@ struct Error {
 };
 
 template <class T = void>
-using Result =
-    boost::outcome_v2::basic_result<T, Error, boost::outcome_v2::policy::all_narrow>;
+using Result = boost::outcome_v2::basic_result<T, Error, boost::outcome_v2::policy::all_narrow>;
 
 inline auto ok() { return boost::outcome_v2::success(); }
 

@@ -23,16 +23,20 @@ class ThreadPool {
 
   [[nodiscard]] std::size_t threads() const noexcept { return threads_.size() + 1; }
 
-  // Calls body(index, thread) once for each index below count, on all threads, and returns when all calls have
-  // returned. thread: 0 .. threads() - 1, fixed for a thread; 0 is the caller. Indices are handed out in rising order.
-  // body must not throw, nor call parallel_for of the same pool. Any thread may call; a second caller waits for the
-  // first. After a loop the threads spin for about 50 us before they sleep, so that the next one starts at once.
+  // Calls body(index, thread) once for each index below count, on all threads, and returns when all calls
+  // have returned. thread: 0 .. threads() - 1, fixed for a thread; 0 is the caller. Indices are handed out in
+  // rising order. body must not throw, nor call parallel_for of the same pool. Any thread may call; a second
+  // caller waits for the first. After a loop the threads spin for about 50 us before they sleep, so that the
+  // next one starts at once.
   template <class Body>
   void parallel_for(std::size_t count, Body&& body) {
     using Function = std::remove_reference_t<Body>;
-    run(count, [](void* context, std::size_t index, std::size_t thread) {
-      (*static_cast<Function*>(context))(index, thread);
-    }, const_cast<void*>(static_cast<const void*>(std::addressof(body))));
+    run(
+        count,
+        [](void* context, std::size_t index, std::size_t thread) {
+          (*static_cast<Function*>(context))(index, thread);
+        },
+        const_cast<void*>(static_cast<const void*>(std::addressof(body))));
   }
 
  private:
@@ -44,7 +48,7 @@ class ThreadPool {
   bool wait_for_loop(std::uint64_t seen);
   void wait_for_threads();
 
-  std::mutex callers_;                      // held for a whole loop; taken before mutex_
+  std::mutex callers_;  // held for a whole loop; taken before mutex_
 
   // Written by the caller before it moves loop_, read by the threads after.
   Call call_ = nullptr;
@@ -52,11 +56,11 @@ class ThreadPool {
   std::size_t count_ = 0;
   std::atomic<std::size_t> next_{0};
 
-  std::atomic<std::uint64_t> loop_{0};      // number of the loop; moved to start one
-  std::atomic<std::size_t> busy_{0};        // threads that have not finished the loop
+  std::atomic<std::uint64_t> loop_{0};  // number of the loop; moved to start one
+  std::atomic<std::size_t> busy_{0};    // threads that have not finished the loop
   std::atomic<bool> stopping_{false};
 
-  std::mutex mutex_;                        // of the two conditions only
+  std::mutex mutex_;  // of the two conditions only
   std::condition_variable started_;
   std::condition_variable finished_;
   std::vector<std::thread> threads_;

@@ -52,8 +52,11 @@ Result<bool> mount_tmpfs(const std::string& path, std::uint64_t bytes) {
     }
     return true;
   }
-  if (::mount("gradfs", path.c_str(), "tmpfs", MS_NOSUID | MS_NODEV, (size + ",huge=within_size").c_str()) == 0) return true;
-  if (errno == EINVAL && ::mount("gradfs", path.c_str(), "tmpfs", MS_NOSUID | MS_NODEV, size.c_str()) == 0) return true;
+  if (::mount("gradfs", path.c_str(), "tmpfs", MS_NOSUID | MS_NODEV, (size + ",huge=within_size").c_str()) ==
+      0)
+    return true;
+  if (errno == EINVAL && ::mount("gradfs", path.c_str(), "tmpfs", MS_NOSUID | MS_NODEV, size.c_str()) == 0)
+    return true;
   if (errno == EPERM || errno == EACCES) return false;
   return errno_error("mount tmpfs on " + path);
 }
@@ -138,7 +141,8 @@ Result<void> ImageStore::copy_contents(const UniqueFd& from, const UniqueFd& to)
     off_t in = data;
     off_t out = data;
     while (in < hole) {
-      const ssize_t n = ::copy_file_range(from.get(), &in, to.get(), &out, static_cast<std::size_t>(hole - in), 0);
+      const ssize_t n =
+          ::copy_file_range(from.get(), &in, to.get(), &out, static_cast<std::size_t>(hole - in), 0);
       if (n < 0) return errno_error("copy_file_range");
       if (n == 0) return ok();  // the source has become shorter
     }

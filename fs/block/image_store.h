@@ -3,12 +3,13 @@
 //   DIR/mem/            the tmpfs: size = --memory, huge=within_size, no limit on inodes
 //   DIR/mem/lock        flock, held by the worker (and what it starts) as long as it may store into images
 //   DIR/mem/images/ID   16 hex digits of the inode id
-//   DIR/mem/control/ID  the control file of a bound directory (coproc/descent/control.h), by the directory's inode
-//   DIR/mem/staged/B-N  the frozen bytes of number N of binding B, where its writer has been let go before it was applied
-//   DIR/location        where mem really is, when no tmpfs could be mounted: a directory in /dev/shm
+//   DIR/mem/control/ID  the control file of a bound directory (coproc/descent/control.h), by the directory's
+//   inode DIR/mem/staged/B-N  the frozen bytes of number N of binding B, where its writer has been let go
+//   before it was applied DIR/location        where mem really is, when no tmpfs could be mounted: a
+//   directory in /dev/shm
 //
-// The tmpfs is not the worker's heap: it outlives the process, and a new worker finds the images where they were.
-// Thread-safe: every call is a few system calls on paths that are constant after open().
+// The tmpfs is not the worker's heap: it outlives the process, and a new worker finds the images where they
+// were. Thread-safe: every call is a few system calls on paths that are constant after open().
 #pragma once
 
 #include <cstdint>
@@ -29,7 +30,8 @@ struct StoreUsage {
 
 class ImageStore {
  public:
-  // Mounts the tmpfs if it is not there (or adopts the one that is), and takes the lock. kBusy: another worker has it.
+  // Mounts the tmpfs if it is not there (or adopts the one that is), and takes the lock. kBusy: another
+  // worker has it.
   static Result<ImageStore> open(const std::string& directory, std::uint64_t memory_bytes);
 
   // O_RDWR. Without `create` a missing image is kLost: never recreated as zeros.

@@ -26,7 +26,8 @@ Task<Result<void>> write_and_sync(Disk& disk, std::string path, std::span<const 
 
 AlignedBuffer::AlignedBuffer(std::size_t size)
     : size_((size + kDirectAlignment - 1) / kDirectAlignment * kDirectAlignment),
-      data_(static_cast<std::byte*>(std::aligned_alloc(kDirectAlignment, size_ == 0 ? kDirectAlignment : size_))) {
+      data_(static_cast<std::byte*>(
+          std::aligned_alloc(kDirectAlignment, size_ == 0 ? kDirectAlignment : size_))) {
   GRADFS_CHECK(data_ != nullptr);
   std::memset(data_.get(), 0, size_);
 }

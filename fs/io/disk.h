@@ -1,8 +1,9 @@
 // Disk: the seam for files on a local filesystem. Real ones are below; the simulated one is in sim_disk.h.
 //
-// Everything runs on one executor's thread and suspends there instead of blocking it. Paths are those of the operating
-// system. Buffers and paths must live until the task has ended; operations must have ended before the executor goes.
-// An operation ends when the device does: there is no deadline here, and nothing to cancel.
+// Everything runs on one executor's thread and suspends there instead of blocking it. Paths are those of the
+// operating system. Buffers and paths must live until the task has ended; operations must have ended before
+// the executor goes. An operation ends when the device does: there is no deadline here, and nothing to
+// cancel.
 #pragma once
 
 #include <cstddef>
@@ -39,11 +40,11 @@ struct OpenOptions {
   bool create = false;     // mode 0600, where there is none
   bool exclusive = false;  // with create: kExists where there is one
   bool truncate = false;
-  bool direct = false;     // O_DIRECT; where the filesystem knows none, the page cache is used
+  bool direct = false;  // O_DIRECT; where the filesystem knows none, the page cache is used
 };
 
-// An open file, closed by the destructor. May outlive its disk. Operations may overlap; those on overlapping ranges
-// happen in any order.
+// An open file, closed by the destructor. May outlive its disk. Operations may overlap; those on overlapping
+// ranges happen in any order.
 class File {
  public:
   virtual ~File() = default;
@@ -51,8 +52,8 @@ class File {
   virtual Task<Result<std::size_t>> read_at(std::span<std::byte> out, std::uint64_t offset) = 0;
   // All of it, or an error; then any part may have been written.
   virtual Task<Result<void>> write_at(std::span<const std::byte> in, std::uint64_t offset) = 0;
-  // Returns when data and size are on stable storage. After an error nothing is known about what was written since the
-  // last success: give the file up. The name is the directory's (sync_directory).
+  // Returns when data and size are on stable storage. After an error nothing is known about what was written
+  // since the last success: give the file up. The name is the directory's (sync_directory).
   virtual Task<Result<void>> sync() = 0;
   virtual Result<std::uint64_t> size() = 0;
 };
@@ -80,9 +81,9 @@ std::unique_ptr<Disk> make_threaded_disk(Executor& executor, unsigned threads);
 // io_uring where it can be had, else two threads.
 std::unique_ptr<Disk> make_disk(Executor& executor);
 
-// Makes `bytes` the contents of `path`, atomically and durably: after a crash at any time the file holds what it held
-// before or all of `bytes`, and after success the latter. Writes PATH.tmp on the way (a crash may leave it; the next
-// call replaces it). One caller at a time for a path.
+// Makes `bytes` the contents of `path`, atomically and durably: after a crash at any time the file holds what
+// it held before or all of `bytes`, and after success the latter. Writes PATH.tmp on the way (a crash may
+// leave it; the next call replaces it). One caller at a time for a path.
 Task<Result<void>> replace_file(Disk& disk, std::string path, std::span<const std::byte> bytes);
 // The whole of a file of at most limit_bytes, else kTooBig.
 Task<Result<std::string>> read_file(Disk& disk, std::string path, std::size_t limit_bytes);

@@ -56,7 +56,8 @@ void apply_change(Tree& tree, const Change& change) {
 
 struct SimulatedDisk::Impl {
   Impl(Executor& e, std::uint64_t seed, SimulatedDiskOptions o) : executor(e), random(seed), options(o) {
-    tree["/"] = durable_tree["/"] = std::make_shared<Node>(Node{.is_directory = true, .data = {}, .durable = {}, .unsynced = {}});
+    tree["/"] = durable_tree["/"] =
+        std::make_shared<Node>(Node{.is_directory = true, .data = {}, .durable = {}, .unsynced = {}});
   }
 
   // Takes the operation's time and tells whether it fails.
@@ -107,7 +108,8 @@ struct SimulatedDisk::Impl {
   }
 
   void restore_power() {
-    const auto kept = static_cast<std::size_t>(draw_between(random, 0, static_cast<std::int64_t>(unsynced.size())));
+    const auto kept =
+        static_cast<std::size_t>(draw_between(random, 0, static_cast<std::int64_t>(unsynced.size())));
     for (std::size_t i = 0; i < kept; ++i) apply_change(durable_tree, unsynced[i]);
     unsynced.clear();
     tree = durable_tree;
@@ -200,7 +202,8 @@ Task<Result<std::unique_ptr<File>>> SimulatedDisk::open(std::string path, OpenOp
     found = std::make_shared<Node>();
     impl->change({"", path, found.value()});
   } else if (options.truncate) {
-    // As a filesystem that gives the name new, empty contents: the old ones may be back after a loss of power.
+    // As a filesystem that gives the name new, empty contents: the old ones may be back after a loss of
+    // power.
     auto emptied = std::make_shared<Node>();
     impl->change({"", path, emptied});
     found = emptied;
@@ -215,7 +218,8 @@ Task<Result<void>> SimulatedDisk::rename(std::string from, std::string to) {
   GRADFS_CO_TRY(const NodePointer node, impl->find(from));
   GRADFS_CO_TRYV(impl->check_parent(to));
   if (node->is_directory) co_return Error(Errc::kNotSupported, "rename of a directory");
-  if (auto there = impl->find(to); there && there.value()->is_directory) co_return Error(Errc::kIsDirectory, to);
+  if (auto there = impl->find(to); there && there.value()->is_directory)
+    co_return Error(Errc::kIsDirectory, to);
   if (from != to) impl->change({from, to, node});
   co_return ok();
 }

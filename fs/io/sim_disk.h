@@ -1,8 +1,10 @@
 // SimulatedDisk: a Disk in memory whose delays, errors and losses of power come from a seed.
 //
 // What it remembers over a loss of power is what a careful filesystem promises and no more:
-// - a file's bytes as of its last sync; of the writes since then each may have reached the disk, in part or not at all;
-// - of the changes to names (create, rename, remove, make_directory) a first part of those made since the directory of
+// - a file's bytes as of its last sync; of the writes since then each may have reached the disk, in part or
+// not at all;
+// - of the changes to names (create, rename, remove, make_directory) a first part of those made since the
+// directory of
 //   the last one of them was synced, in order.
 #pragma once
 
@@ -34,8 +36,8 @@ class SimulatedDisk final : public Disk {
 
   // Operations so far, failed ones too.
   [[nodiscard]] std::uint64_t operations() const;
-  // The power goes when operation number `operation` (from 0) would take effect: that one and all later ones fail
-  // with kIo.
+  // The power goes when operation number `operation` (from 0) would take effect: that one and all later ones
+  // fail with kIo.
   void lose_power_at(std::uint64_t operation);
   // The same, now.
   void lose_power();

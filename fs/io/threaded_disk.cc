@@ -25,7 +25,7 @@ int open_flags(const OpenOptions& options) {
 }
 
 Result<std::uint64_t> size_of(const UniqueFd& fd) {
-  struct stat status {};
+  struct stat status{};
   if (::fstat(fd.get(), &status) != 0) return errno_error("fstat");
   return static_cast<std::uint64_t>(status.st_size);
 }
@@ -102,7 +102,8 @@ class ThreadedFile final : public File {
 
 class ThreadedDisk final : public Disk {
  public:
-  ThreadedDisk(Executor& executor, unsigned threads) : pool_(std::make_shared<WorkerPool>(executor, threads)) {
+  ThreadedDisk(Executor& executor, unsigned threads)
+      : pool_(std::make_shared<WorkerPool>(executor, threads)) {
     GRADFS_CHECK(threads >= 1);
   }
 
@@ -110,7 +111,8 @@ class ThreadedDisk final : public Disk {
     std::function<Result<int>()> call = [&path, options]() -> Result<int> {
       const int flags = io::open_flags(options);
       int fd = ::open(path.c_str(), flags, io::kFileMode);
-      if (fd < 0 && errno == EINVAL && options.direct) fd = ::open(path.c_str(), flags & ~O_DIRECT, io::kFileMode);
+      if (fd < 0 && errno == EINVAL && options.direct)
+        fd = ::open(path.c_str(), flags & ~O_DIRECT, io::kFileMode);
       if (fd < 0) return errno_error(path);
       return fd;
     };
@@ -135,7 +137,9 @@ class ThreadedDisk final : public Disk {
   }
 
   Task<Result<void>> make_directory(std::string path) override {
-    std::function<Result<void>()> call = [&] { return checked(::mkdir(path.c_str(), io::kDirectoryMode), path); };
+    std::function<Result<void>()> call = [&] {
+      return checked(::mkdir(path.c_str(), io::kDirectoryMode), path);
+    };
     co_return co_await on_pool(pool_, std::move(call));
   }
 

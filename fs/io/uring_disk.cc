@@ -18,8 +18,8 @@ constexpr unsigned kOperationsMax = 64;
 
 struct Ring;
 
-// One operation, in the frame of who waits for it. The kernel knows its address and its buffers, so that a frame that
-// is destroyed while the operation is under way waits for it.
+// One operation, in the frame of who waits for it. The kernel knows its address and its buffers, so that a
+// frame that is destroyed while the operation is under way waits for it.
 struct Flight {
   Flight(std::shared_ptr<Ring> r, Executor& executor) : ring(std::move(r)), waiter(executor) {}
   ~Flight();

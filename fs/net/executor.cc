@@ -36,13 +36,14 @@ class ExecutorClock final : public Clock {
 
 // Forgets the descriptor before the handler goes, which may own it.
 void watch(Executor::Impl& impl, Executor::Impl::Watched::iterator place, std::function<bool()> handler) {
-  place->async_wait(asio::posix::stream_descriptor::wait_read,
-                    [&impl, place, handler = std::move(handler)](const boost::system::error_code& ec) mutable {
-                      if (ec) return;
-                      if (handler()) return watch(impl, place, std::move(handler));
-                      place->release();
-                      impl.watched.erase(place);
-                    });
+  place->async_wait(
+      asio::posix::stream_descriptor::wait_read,
+      [&impl, place, handler = std::move(handler)](const boost::system::error_code& ec) mutable {
+        if (ec) return;
+        if (handler()) return watch(impl, place, std::move(handler));
+        place->release();
+        impl.watched.erase(place);
+      });
 }
 
 }  // namespace

@@ -1,8 +1,8 @@
-// Executor: one thread, one event loop. Everything that is spawned on it runs on that thread, so coroutines of
-// one executor need no locks. The servers and the mount each have one.
+// Executor: one thread, one event loop. Everything that is spawned on it runs on that thread, so coroutines
+// of one executor need no locks. The servers and the mount each have one.
 //
-// A simulated executor has virtual time: nothing sleeps; advance() moves the clock to the next timer and fires it.
-// Whatever is built on Clock, Notify and Transport runs unchanged on either.
+// A simulated executor has virtual time: nothing sleeps; advance() moves the clock to the next timer and
+// fires it. Whatever is built on Clock, Notify and Transport runs unchanged on either.
 #pragma once
 
 #include <functional>
@@ -35,8 +35,8 @@ class Executor {
   bool advance();
   // Calls `handler` on the executor's thread at the first SIGTERM or SIGINT.
   void on_termination(std::function<void()> handler);
-  // Calls `handler` on the executor's thread whenever fd can be read, until it returns false. The fd stays the
-  // caller's and must outlive the executor's run.
+  // Calls `handler` on the executor's thread whenever fd can be read, until it returns false. The fd stays
+  // the caller's and must outlive the executor's run.
   void on_readable(int fd, std::function<bool()> handler);
 
   struct Impl;

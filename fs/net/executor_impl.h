@@ -20,8 +20,8 @@ struct Executor::Impl {
   using Watched = std::list<boost::asio::posix::stream_descriptor>;
 
   const Time time;
-  // Simulated time, and who waits for it (in order of time, then of coming). Before `context`, whose destructor
-  // destroys the coroutines that still wait, and their waiters with them.
+  // Simulated time, and who waits for it (in order of time, then of coming). Before `context`, whose
+  // destructor destroys the coroutines that still wait, and their waiters with them.
   std::int64_t virtual_now_ns = kSecond_ns;
   VirtualTimers virtual_timers;
   std::unique_ptr<Clock> clock;

@@ -6,7 +6,8 @@
 
 namespace gradfs {
 
-Task<Result<wire::HelloResponse>> greet_master(RpcClient& client, std::string program, std::int64_t timeout_ns) {
+Task<Result<wire::HelloResponse>> greet_master(RpcClient& client, std::string program,
+                                               std::int64_t timeout_ns) {
   wire::HelloRequest request;
   request.set_program(program);
   request.set_version(GRADFS_VERSION);

@@ -1,15 +1,15 @@
 // RPC over frames: requests go from client to server only; many may be under way on one connection.
 //
 //   RpcServer server(executor);
-//   server.handle<rpc::Lookup>([&](wire::LookupRequest request, CallContext& context) { return lookup(request); });
-//   server.listen(transport, "127.0.0.1:7400");
+//   server.handle<rpc::Lookup>([&](wire::LookupRequest request, CallContext& context) { return
+//   lookup(request); }); server.listen(transport, "127.0.0.1:7400");
 //
 //   RpcClient client(executor, transport, "127.0.0.1:7400");
 //   auto reply = co_await client.call<rpc::Lookup>(std::move(request), {.timeout_ns = 5 * kSecond_ns});
 //
-// A handler is a function object that returns Task<Result<Response>>; it must not be a capturing coroutine lambda
-// itself: let it call a member function that is the coroutine, as above.
-// Everything runs on the executor's thread. See docs/protocol.md.
+// A handler is a function object that returns Task<Result<Response>>; it must not be a capturing coroutine
+// lambda itself: let it call a member function that is the coroutine, as above. Everything runs on the
+// executor's thread. See docs/protocol.md.
 #pragma once
 
 #include <functional>
@@ -28,12 +28,12 @@ namespace gradfs {
 
 // What a handler knows of its call. Lives until the answer is sent.
 struct CallContext {
-  std::uint64_t client = 0;       // (client, request_id) names the request over retries
+  std::uint64_t client = 0;  // (client, request_id) names the request over retries
   std::uint64_t request_id = 0;
   bool is_retry = false;
-  std::int64_t deadline_ns = 0;   // of the executor's monotonic clock; 0: none
-  int peer_uid = -1;              // of a Unix peer; -1 on TCP
-  std::uint64_t peer_epoch = 0;   // the epoch that the caller knows
+  std::int64_t deadline_ns = 0;             // of the executor's monotonic clock; 0: none
+  int peer_uid = -1;                        // of a Unix peer; -1 on TCP
+  std::uint64_t peer_epoch = 0;             // the epoch that the caller knows
   std::vector<UniqueFd> reply_descriptors;  // sent with the answer
 };
 
@@ -42,14 +42,15 @@ class RpcServer {
   explicit RpcServer(Executor& executor);
   ~RpcServer();
 
-  template <class Method, class Handler>  // Handler: (Method::Request, CallContext&) -> Task<Result<Method::Response>>
+  template <class Method,
+            class Handler>  // Handler: (Method::Request, CallContext&) -> Task<Result<Method::Response>>
   void handle(Handler handler);
   // Starts to serve. May be called for several addresses; returns the address in use.
   Result<std::string> listen(Transport& transport, const std::string& address);
   // Sent with every answer; see "every message of the master carries its epoch".
   void set_epoch(std::uint64_t epoch);
-  // Stops accepting, closes connections, waits for running handlers (at most timeout_ns). The destructor closes
-  // too, and does not wait: what the handlers refer to must then outlive the executor's run.
+  // Stops accepting, closes connections, waits for running handlers (at most timeout_ns). The destructor
+  // closes too, and does not wait: what the handlers refer to must then outlive the executor's run.
   Task<> shutdown(std::int64_t timeout_ns);
 
   using RawHandler = std::function<Task<Result<std::string>>(std::string, CallContext&)>;
@@ -62,8 +63,8 @@ class RpcServer {
 
 struct CallOptions {
   std::int64_t timeout_ns = 10 * kSecond_ns;  // over all tries
-  // Reconnect and send again when the connection is lost or cannot be made, until the timeout. The server knows
-  // (client, request id) and is_retry, so that a mutation is not done twice.
+  // Reconnect and send again when the connection is lost or cannot be made, until the timeout. The server
+  // knows (client, request id) and is_retry, so that a mutation is not done twice.
   bool retry = true;
   std::vector<UniqueFd>* descriptors = nullptr;  // receives the descriptors of the answer
 };
@@ -77,8 +78,8 @@ class RpcClient {
   template <class Method>
   Task<Result<typename Method::Response>> call(typename Method::Request request, CallOptions options);
 
-  // The highest epoch seen in answers. One with a lower epoch comes from a master that was replaced: it is refused,
-  // the connection dropped, and the call tried again; kStaleEpoch if it finds no better one in time.
+  // The highest epoch seen in answers. One with a lower epoch comes from a master that was replaced: it is
+  // refused, the connection dropped, and the call tried again; kStaleEpoch if it finds no better one in time.
   [[nodiscard]] std::uint64_t epoch() const;
   [[nodiscard]] bool connected() const;
   [[nodiscard]] std::uint64_t client_id() const;
@@ -117,7 +118,8 @@ void RpcServer::handle(Handler handler) {
 }
 
 template <class Method>
-Task<Result<typename Method::Response>> RpcClient::call(typename Method::Request request, CallOptions options) {
+Task<Result<typename Method::Response>> RpcClient::call(typename Method::Request request,
+                                                        CallOptions options) {
   std::string message;
   request.SerializeToString(&message);
   Result<std::string> reply = co_await call_raw(Method::kNumber, std::move(message), options);

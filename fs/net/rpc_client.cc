@@ -71,7 +71,8 @@ struct RpcClient::Impl : std::enable_shared_from_this<RpcClient::Impl> {
       auto frame = co_await from->connection->read();
       if (self->link != from) break;
       if (!frame || frame.value().header.kind != FrameKind::kResponse) {
-        if (frame || frame.error().code == Errc::kCorrupt) spdlog::warn("{}: bad frame, reconnecting", self->address);
+        if (frame || frame.error().code == Errc::kCorrupt)
+          spdlog::warn("{}: bad frame, reconnecting", self->address);
         break;
       }
       const FrameHeader header = frame.value().header;
@@ -170,7 +171,8 @@ RpcClient::RpcClient(Executor& executor, Transport& transport, std::string addre
 
 RpcClient::~RpcClient() { close(); }
 
-Task<Result<std::string>> RpcClient::call_raw(std::uint16_t method, std::string message, CallOptions options) {
+Task<Result<std::string>> RpcClient::call_raw(std::uint16_t method, std::string message,
+                                              CallOptions options) {
   const auto impl = impl_;
   Clock& clock = impl->executor.clock();
   const std::int64_t deadline_ns = clock.now_ns() + options.timeout_ns;

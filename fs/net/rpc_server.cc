@@ -43,7 +43,8 @@ struct RpcServer::Impl {
     for (;;) {
       auto frame = co_await peer->connection->read();
       if (!frame || frame.value().header.kind != FrameKind::kRequest) {
-        if (frame || frame.error().code == Errc::kCorrupt) spdlog::warn("closed a connection that sent a bad frame");
+        if (frame || frame.error().code == Errc::kCorrupt)
+          spdlog::warn("closed a connection that sent a bad frame");
         break;
       }
       while (peer->calls >= kMaxCallsPerConnection) co_await peer->ended.wait(-1);
@@ -64,7 +65,8 @@ struct RpcServer::Impl {
     if (request.header.deadline_ms > 0) {
       context.deadline_ns = self->executor.clock().now_ns() + request.header.deadline_ms * kMillisecond_ns;
     }
-    Result<std::string> result = Error(Errc::kNotSupported, "method " + std::to_string(request.header.method));
+    Result<std::string> result =
+        Error(Errc::kNotSupported, "method " + std::to_string(request.header.method));
     const auto handler = self->handlers.find(request.header.method);
     if (handler != self->handlers.end()) {
       result = co_await handler->second(std::move(request.message), context);
@@ -75,7 +77,8 @@ struct RpcServer::Impl {
   }
 
   // An answer that cannot be sent (too big, descriptors over TCP) becomes an error of its call.
-  Task<> answer(Peer& peer, FrameHeader request, Result<std::string> result, std::vector<UniqueFd> descriptors) {
+  Task<> answer(Peer& peer, FrameHeader request, Result<std::string> result,
+                std::vector<UniqueFd> descriptors) {
     const auto lock = co_await peer.write_mutex.lock();
     for (;;) {
       Frame response;

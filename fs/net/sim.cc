@@ -41,8 +41,8 @@ struct SimNetwork::Impl : std::enable_shared_from_this<SimNetwork::Impl> {
       std::int64_t time_ns;
       Frame frame;
     };
-    std::deque<Arrival> arrivals;       // in order of time
-    std::int64_t ends_ns = kNever;      // from then on, after the arrivals, reads and writes of this end fail
+    std::deque<Arrival> arrivals;   // in order of time
+    std::int64_t ends_ns = kNever;  // from then on, after the arrivals, reads and writes of this end fail
     Notify changed;
   };
 
@@ -128,7 +128,8 @@ class SimNetwork::Impl::End final : public Connection {
         note("takes", frame.header);
         co_return frame;
       }
-      if (inbox.arrivals.empty() && inbox.ends_ns <= now) co_return Error(Errc::kUnavailable, "connection lost");
+      if (inbox.arrivals.empty() && inbox.ends_ns <= now)
+        co_return Error(Errc::kUnavailable, "connection lost");
       const std::int64_t next = inbox.arrivals.empty() ? inbox.ends_ns : inbox.arrivals.front().time_ns;
       co_await inbox.changed.wait(next == kNever ? -1 : next - now);
     }
@@ -169,7 +170,8 @@ class SimNetwork::Impl::End final : public Connection {
  private:
   void note(const char* what, const FrameHeader& header) {
     if (!impl_->options.trace) return;
-    impl_->note(wire_->hosts[side_] + " " + what + (header.kind == FrameKind::kRequest ? " request " : " response ") +
+    impl_->note(wire_->hosts[side_] + " " + what +
+                (header.kind == FrameKind::kRequest ? " request " : " response ") +
                 std::to_string(header.client) + "/" + std::to_string(header.request_id) + " on wire " +
                 std::to_string(wire_->number));
   }
@@ -183,7 +185,10 @@ class SimNetwork::Impl::End final : public Connection {
 class SimNetwork::Impl::SimListener final : public Listener {
  public:
   SimListener(std::shared_ptr<Impl> impl, std::string key, std::string address, std::string host)
-      : host_(std::move(host)), impl_(std::move(impl)), key_(std::move(key)), address_(std::move(address)),
+      : host_(std::move(host)),
+        impl_(std::move(impl)),
+        key_(std::move(key)),
+        address_(std::move(address)),
         changed_(impl_->executor) {
     impl_->listeners[key_] = this;
   }

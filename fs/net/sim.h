@@ -1,5 +1,6 @@
-// SimNetwork: the simulated Transport, for one executor in simulated time. Hosts are names; all of them live in one
-// process. Everything that chance decides is drawn from the seed, so that a seed at a commit reproduces a run.
+// SimNetwork: the simulated Transport, for one executor in simulated time. Hosts are names; all of them live
+// in one process. Everything that chance decides is drawn from the seed, so that a seed at a commit
+// reproduces a run.
 //
 //   Executor executor(Executor::Time::kSimulated);
 //   SimNetwork network(executor, seed, {.connection_loss = 0.01});
@@ -8,8 +9,9 @@
 //   RpcClient client(executor, network.host("beta"), "alpha:7400", 1);
 //   network.run_until([&] { return done; }, 60 * kSecond_ns);
 //
-// As with TCP, the frames of a connection arrive in order or not at all, and different connections overtake each
-// other. A connection that breaks loses some of what is on its way, and each end learns of it at a time of its own.
+// As with TCP, the frames of a connection arrive in order or not at all, and different connections overtake
+// each other. A connection that breaks loses some of what is on its way, and each end learns of it at a time
+// of its own.
 #pragma once
 
 #include <functional>
@@ -42,23 +44,25 @@ class SimNetwork {
   SimNetwork(const SimNetwork&) = delete;
   SimNetwork& operator=(const SimNetwork&) = delete;
 
-  // The transport of a host, made at its first use; it lives as long as the network. It listens on "HOST:PORT" of
-  // its own name (port 0: a free one) and on "/path", which only its own host reaches. Frames between two ends on
-  // one host may carry descriptors.
+  // The transport of a host, made at its first use; it lives as long as the network. It listens on
+  // "HOST:PORT" of its own name (port 0: a free one) and on "/path", which only its own host reaches. Frames
+  // between two ends on one host may carry descriptors.
   Transport& host(const std::string& name);
 
-  // No frame and no connect passes between the two any more; their connections break, and frames on the way are lost.
+  // No frame and no connect passes between the two any more; their connections break, and frames on the way
+  // are lost.
   void partition(const std::string& a, const std::string& b);
   void heal(const std::string& a, const std::string& b);
   void heal_all();
-  // All connections of the host break and its listeners are gone. It may listen again at once. What runs on it is
-  // the caller's to end: its coroutines go on, but nothing they send arrives.
+  // All connections of the host break and its listeners are gone. It may listen again at once. What runs on
+  // it is the caller's to end: its coroutines go on, but nothing they send arrives.
   void crash(const std::string& name);
   // From now on; what is on its way keeps its time.
   void set_options(SimOptions options);
 
-  // Runs what is ready and moves the time from timer to timer, until the predicate holds (true), or max_virtual_ns
-  // have passed, or nobody waits for anything (false). It is asked each time before the clock moves.
+  // Runs what is ready and moves the time from timer to timer, until the predicate holds (true), or
+  // max_virtual_ns have passed, or nobody waits for anything (false). It is asked each time before the clock
+  // moves.
   bool run_until(const std::function<bool()>& predicate, std::int64_t max_virtual_ns);
   // The same draws as the network's own: for faults and workloads of a test.
   Random& random();

@@ -45,7 +45,8 @@ Result<SocketAddress> parse_address(const std::string& text) {
     sockaddr_un local{};
     local.sun_family = AF_UNIX;
     if (text.size() >= sizeof local.sun_path) {
-      return Error(Errc::kNameTooLong, text + ": a Unix socket's path has at most 107 bytes; use a shorter directory");
+      return Error(Errc::kNameTooLong,
+                   text + ": a Unix socket's path has at most 107 bytes; use a shorter directory");
     }
     std::memcpy(local.sun_path, text.data(), text.size());
     std::memcpy(&out.storage, &local, sizeof local);
@@ -85,8 +86,8 @@ Result<SocketAddress> parse_address(const std::string& text) {
   return out;
 }
 
-// Waits until the descriptor is ready, at most timeout_ns. false: not in time, or closed; a wait that runs out also
-// ends the descriptor's other waits.
+// Waits until the descriptor is ready, at most timeout_ns. false: not in time, or closed; a wait that runs
+// out also ends the descriptor's other waits.
 Task<bool> wait_ready(Descriptor& descriptor, Descriptor::wait_type event, std::int64_t timeout_ns) {
   auto waiting = std::make_shared<Descriptor*>(&descriptor);
   asio::steady_timer timer(descriptor.get_executor(), std::chrono::nanoseconds(timeout_ns));
@@ -105,7 +106,8 @@ class SocketConnection final : public Connection {
     if (is_unix_) {
       ucred credentials{};
       socklen_t length = sizeof credentials;
-      if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &length) == 0) uid_ = static_cast<int>(credentials.uid);
+      if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &length) == 0)
+        uid_ = static_cast<int>(credentials.uid);
     } else {
       const int on = 1;
       ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
@@ -133,7 +135,8 @@ class SocketConnection final : public Connection {
       GRADFS_CO_TRY(const std::size_t more, co_await receive(std::span(frame.message).subspan(have)));
       have += more;
     }
-    if (received_.size() < frame.header.descriptors) co_return Error(Errc::kCorrupt, "frame: descriptors are missing");
+    if (received_.size() < frame.header.descriptors)
+      co_return Error(Errc::kCorrupt, "frame: descriptors are missing");
     const auto own_end = received_.begin() + frame.header.descriptors;
     frame.descriptors.assign(std::move_iterator(received_.begin()), std::move_iterator(own_end));
     received_.erase(received_.begin(), own_end);
@@ -173,7 +176,8 @@ class SocketConnection final : public Connection {
   int peer_uid() const override { return uid_; }
 
  private:
-  // Waits for bytes: first into `direct`, what is beyond it into the buffer. Returns how many went into `direct`.
+  // Waits for bytes: first into `direct`, what is beyond it into the buffer. Returns how many went into
+  // `direct`.
   Task<Result<std::size_t>> receive(std::span<char> direct) {
     if (begin_ > 0) {
       std::memmove(buffer_.data(), buffer_.data() + begin_, end_ - begin_);
@@ -183,7 +187,8 @@ class SocketConnection final : public Connection {
     for (;;) {
       if (!descriptor_.is_open()) co_return Error(Errc::kUnavailable, "connection closed");
       const ssize_t n = receive_some(direct);
-      if (received_.size() > 2 * kMaxDescriptors) co_return Error(Errc::kCorrupt, "frame: too many descriptors");
+      if (received_.size() > 2 * kMaxDescriptors)
+        co_return Error(Errc::kCorrupt, "frame: too many descriptors");
       if (n > 0) {
         const std::size_t taken = std::min(direct.size(), static_cast<std::size_t>(n));
         end_ += static_cast<std::size_t>(n) - taken;
@@ -261,8 +266,8 @@ class SocketConnection final : public Connection {
   Descriptor descriptor_;
   const bool is_unix_;
   int uid_ = -1;
-  unsigned frames_at_once_ = 0;     // read since this connection last waited
-  std::vector<char> buffer_;        // [begin_, end_) is received and not yet taken
+  unsigned frames_at_once_ = 0;  // read since this connection last waited
+  std::vector<char> buffer_;     // [begin_, end_) is received and not yet taken
   std::size_t begin_ = 0;
   std::size_t end_ = 0;
   std::vector<UniqueFd> received_;  // descriptors received and not yet taken
@@ -295,7 +300,7 @@ class SocketListener final : public Listener {
     boost::system::error_code ignored;
     descriptor_.close(ignored);
     // A server that was started since may have put its own socket there.
-    struct stat now {};
+    struct stat now{};
     if (!is_unix_ || ::stat(address_.c_str(), &now) != 0) return;
     if (now.st_ino == own_.st_ino && now.st_dev == own_.st_dev) ::unlink(address_.c_str());
   }
@@ -306,7 +311,7 @@ class SocketListener final : public Listener {
   Descriptor descriptor_;
   const std::string address_;
   const bool is_unix_;
-  struct stat own_ {};  // of the Unix socket's name
+  struct stat own_{};  // of the Unix socket's name
 };
 
 class SocketTransport final : public Transport {

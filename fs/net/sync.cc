@@ -30,7 +30,8 @@ void Notify::notify_all() {
 }
 
 Task<bool> Notify::wait(std::int64_t timeout_ns) {
-  // The place in the list must not outlive the waiter, also where the executor destroys this coroutine unfinished.
+  // The place in the list must not outlive the waiter, also where the executor destroys this coroutine
+  // unfinished.
   struct Place {
     explicit Place(std::shared_ptr<Impl> list) : impl(std::move(list)), waiter(impl->executor) {
       impl->waiters.push_back(&waiter);
@@ -132,12 +133,13 @@ struct WorkerPool::Impl {
   std::vector<std::thread> workers;
 };
 
-WorkerPool::WorkerPool(Executor& executor, unsigned threads) : impl_(std::make_unique<Impl>(executor, threads)) {}
+WorkerPool::WorkerPool(Executor& executor, unsigned threads)
+    : impl_(std::make_unique<Impl>(executor, threads)) {}
 WorkerPool::~WorkerPool() = default;
 
 Task<> WorkerPool::run(std::function<void()> work) {
-  // Shared with the posted wake-up: whoever ends last frees it, on the executor's thread. What `work` owns goes
-  // before its caller goes on.
+  // Shared with the posted wake-up: whoever ends last frees it, on the executor's thread. What `work` owns
+  // goes before its caller goes on.
   auto waiter = std::make_shared<Waiter>(impl_->executor);
   auto job = [&executor = impl_->executor, done = waiter, work = std::move(work)]() mutable {
     work();

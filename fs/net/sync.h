@@ -1,5 +1,5 @@
-// Meeting points for coroutines of one executor. None of them may be touched from another thread, except where
-// a comment says so (use Executor::post).
+// Meeting points for coroutines of one executor. None of them may be touched from another thread, except
+// where a comment says so (use Executor::post).
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,8 @@
 
 namespace gradfs {
 
-// Wakes all who wait. A waiter that comes after notify_all() waits for the next one: check the condition first.
+// Wakes all who wait. A waiter that comes after notify_all() waits for the next one: check the condition
+// first.
 class Notify {
  public:
   explicit Notify(Executor& executor);
@@ -73,9 +74,9 @@ class Scope {
   std::shared_ptr<Impl> impl_;
 };
 
-// Threads for work that blocks or computes. run() queues `work` and resumes the caller on the executor when it is
-// done. The queue is as long as there are callers: bound those. 0 threads: the work runs at once (simulation).
-// The destructor waits for the work that was queued.
+// Threads for work that blocks or computes. run() queues `work` and resumes the caller on the executor when
+// it is done. The queue is as long as there are callers: bound those. 0 threads: the work runs at once
+// (simulation). The destructor waits for the work that was queued.
 class WorkerPool {
  public:
   WorkerPool(Executor& executor, unsigned threads);

@@ -1,7 +1,8 @@
 // Transport: connections that carry whole frames. TCP and Unix sockets are real; sim.h has the simulated one.
 //
-// Addresses are text: "ADDR:PORT" for TCP, "/path" for a Unix socket. Frames on a Unix socket may carry descriptors.
-// A connection has one reader and one writer at a time; close() may come at any time and ends both with kUnavailable.
+// Addresses are text: "ADDR:PORT" for TCP, "/path" for a Unix socket. Frames on a Unix socket may carry
+// descriptors. A connection has one reader and one writer at a time; close() may come at any time and ends
+// both with kUnavailable.
 #pragma once
 
 #include <memory>

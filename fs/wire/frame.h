@@ -3,8 +3,8 @@
 //   0 magic u32 "gfs1"   4 version u16   6 method u16    8 kind u8 (0 request, 1 response)  9 descriptors u8
 //  10 status u16 (errc.def; responses)  12 deadline_ms u32 (requests: time left; 0: none)
 //  16 request id u64    24 epoch u64 (of the master; 0: not from or about one)
-//  32 message length u32  36 flags u32 (1: a retry)  40 client u64 (random, one life of a client)  48 reserved, zero
-//  60 CRC-32 of bytes 0..59 u32
+//  32 message length u32  36 flags u32 (1: a retry)  40 client u64 (random, one life of a client)  48
+//  reserved, zero 60 CRC-32 of bytes 0..59 u32
 //
 // `descriptors` file descriptors travel as SCM_RIGHTS with the first byte of the frame (Unix sockets only).
 // A response whose status is not kOk carries the detail text in place of the message. A frame that is not
@@ -37,7 +37,7 @@ struct FrameHeader {
   std::uint64_t request_id = 0;
   std::uint64_t epoch = 0;
   std::uint32_t message_length = 0;
-  bool is_retry = false;      // the same (client, request id) was sent before and its answer did not come
+  bool is_retry = false;  // the same (client, request id) was sent before and its answer did not come
   std::uint64_t client = 0;
 };
 

@@ -8,12 +8,12 @@
 
 namespace gradfs::rpc {
 
-#define GRADFS_METHOD(number, name, request, response)   \
-  struct name {                                          \
-    using Request = wire::request;                       \
-    using Response = wire::response;                     \
-    static constexpr std::uint16_t kNumber = number;     \
-    static constexpr std::string_view kName = #name;     \
+#define GRADFS_METHOD(number, name, request, response) \
+  struct name {                                        \
+    using Request = wire::request;                     \
+    using Response = wire::response;                   \
+    static constexpr std::uint16_t kNumber = number;   \
+    static constexpr std::string_view kName = #name;   \
   };
 #include "fs/wire/methods.def"
 #undef GRADFS_METHOD

@@ -5,7 +5,8 @@
 namespace gradfs {
 namespace {
 
-// Applied numbers are forgotten in batches: often enough to free landed images, seldom enough to cost nothing.
+// Applied numbers are forgotten in batches: often enough to free landed images, seldom enough to cost
+// nothing.
 constexpr std::int64_t kRetireEvery_ns = 20 * kMillisecond_ns;
 constexpr std::int64_t kRetireTimeout_ns = 30 * kSecond_ns;
 
@@ -22,7 +23,8 @@ BoundModel::BoundModel(const WorkerContext& context, wire::BindingState state)
 
 BoundModel::~BoundModel() = default;
 
-Task<Result<std::shared_ptr<BoundModel>>> BoundModel::load(const WorkerContext& context, wire::BindingState state) {
+Task<Result<std::shared_ptr<BoundModel>>> BoundModel::load(const WorkerContext& context,
+                                                           wire::BindingState state) {
   std::shared_ptr<BoundModel> model(new BoundModel(context, std::move(state)));
   GRADFS_CO_TRYV(model->open_engine());
   for (const auto& row : model->state_.pending()) {
@@ -31,7 +33,8 @@ Task<Result<std::shared_ptr<BoundModel>>> BoundModel::load(const WorkerContext& 
     model->enqueue(std::move(number));
   }
   for (const auto& step : model->state_.last_steps()) {
-    model->workers_[step.worker()].last_step = std::max(model->workers_[step.worker()].last_step, step.last_step());
+    model->workers_[step.worker()].last_step =
+        std::max(model->workers_[step.worker()].last_step, step.last_step());
   }
   model->refused_ = model->state_.refused();
   model->scope_.spawn(model->apply_loop());
@@ -76,7 +79,8 @@ Result<void> BoundModel::apply_input(Number& number) {
   if (auto* gradient = std::get_if<Gradient>(&input)) {
     return engine_->apply_gradient(number.sequence, applied_config_, *gradient);
   }
-  if (auto* assignment = std::get_if<Assignment>(&input)) return engine_->apply_assign(number.sequence, *assignment);
+  if (auto* assignment = std::get_if<Assignment>(&input))
+    return engine_->apply_assign(number.sequence, *assignment);
   auto& change = std::get<ConfigChange>(input);
   return engine_->apply_config(number.sequence, change.config, std::move(change.optimizer_file));
 }
@@ -98,10 +102,12 @@ Task<> BoundModel::apply_loop() {
     if (!result && engine_->watermark() < number->sequence) {
       const Result<void> voided = engine_->apply_void(number->sequence);
       if (!voided) {
-        failed_ = Error(Errc::kIo, "number " + std::to_string(number->sequence.value) + ": " + result.error().message());
+        failed_ = Error(Errc::kIo,
+                        "number " + std::to_string(number->sequence.value) + ": " + result.error().message());
         spdlog::error("{}: the binding has stopped at {}", state_.path(), failed_->message());
       } else {
-        spdlog::warn("{}: number {} is void: {}", state_.path(), number->sequence.value, result.error().message());
+        spdlog::warn("{}: number {} is void: {}", state_.path(), number->sequence.value,
+                     result.error().message());
       }
     }
     queue_.pop_front();
@@ -157,7 +163,8 @@ Task<> BoundModel::retire_loop() {
     request.set_binding(state_.binding());
     request.set_up_to(up_to.value);
     request.set_state(state.SerializeAsString());
-    auto retired = co_await context_.master.call<rpc::Retire>(std::move(request), {.timeout_ns = kRetireTimeout_ns});
+    auto retired =
+        co_await context_.master.call<rpc::Retire>(std::move(request), {.timeout_ns = kRetireTimeout_ns});
     if (!retired) {
       if (retired.error().code == Errc::kNotFound) co_return;  // the binding is gone
       spdlog::warn("{}: retire: {}", state_.path(), retired.error().message());

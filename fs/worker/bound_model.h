@@ -5,7 +5,8 @@
 //   commit   the master gives it the next sequence number, in the batch that takes its name away
 //   apply    numbers are applied in order, by one thread that drives the compute pool
 //   retire   the master forgets applied numbers, and the images of landed files go
-// After a restart load() reads where the control file stands and applies the committed numbers that are missing.
+// After a restart load() reads where the control file stands and applies the committed numbers that are
+// missing.
 //
 // Everything but the bodies of staging and applying runs on the executor's thread.
 #pragma once
@@ -29,22 +30,24 @@ struct WorkerContext {
   Executor& executor;
   RpcClient& master;
   ImageStore& store;
-  ThreadPool& compute;     // descent and validation
-  WorkerPool& blocking;    // system calls that take long, validation
+  ThreadPool& compute;   // descent and validation
+  WorkerPool& blocking;  // system calls that take long, validation
   WorkerId worker;
 };
 
 class BoundModel {
  public:
-  // Opens the files, repairs what a killed worker left, and queues the committed numbers that are not applied.
-  // kLost: an image or the control file is gone. kCorrupt: they do not belong together.
-  static Task<Result<std::shared_ptr<BoundModel>>> load(const WorkerContext& context, wire::BindingState state);
+  // Opens the files, repairs what a killed worker left, and queues the committed numbers that are not
+  // applied. kLost: an image or the control file is gone. kCorrupt: they do not belong together.
+  static Task<Result<std::shared_ptr<BoundModel>>> load(const WorkerContext& context,
+                                                        wire::BindingState state);
   ~BoundModel();
 
-  // The whole way of a push; returns when it is acknowledged (applied, or committed where the configuration says so) or
-  // refused. A repeat with the same identity joins the one under way, or gets its outcome.
+  // The whole way of a push; returns when it is acknowledged (applied, or committed where the configuration
+  // says so) or refused. A repeat with the same identity joins the one under way, or gets its outcome.
   Task<Result<wire::PushResponse>> push(wire::PushRequest request);
-  // Returns when the bytes that the push names are frozen: applied, refused, or copied. Then its writer may be let go.
+  // Returns when the bytes that the push names are frozen: applied, refused, or copied. Then its writer may
+  // be let go.
   Task<Result<void>> detach(wire::Identity identity);
   [[nodiscard]] wire::ModelStatusResponse status();
   // Ends the loops; numbers that are not applied stay committed.
@@ -59,8 +62,8 @@ class BoundModel {
   struct ConfigChange {
     DescentConfig config;
     std::string text;
-    UniqueFd optimizer_file;     // valid only when the optimizer changes
-    InodeId optimizer_inode;     // 0: as before
+    UniqueFd optimizer_file;  // valid only when the optimizer changes
+    InodeId optimizer_inode;  // 0: as before
   };
   // What a number does to the model.
   using Input = std::variant<Gradient, Assignment, ConfigChange>;
@@ -123,7 +126,7 @@ class BoundModel {
   wire::BindingState state_;
   std::unique_ptr<ModelLayout> layout_;
   std::unique_ptr<Engine> engine_;
-  WorkerPool applier_;           // one thread
+  WorkerPool applier_;  // one thread
   Scope scope_;
 
   // Committed: numbers are given under the mutex, so the queue is in order.

@@ -26,12 +26,13 @@ struct Arguments {
   bool insecure = false;
 };
 
-Task<> serve(Worker& worker, RpcServer& server, Transport& transport, const WorkerOptions& options, int& status,
-             Executor& executor) {
+Task<> serve(Worker& worker, RpcServer& server, Transport& transport, const WorkerOptions& options,
+             int& status, Executor& executor) {
   auto started = co_await worker.start(server);
   Result<std::string> listening = Error(Errc::kIo);
   if (started) listening = server.listen(transport, options.unix_socket);
-  if (started && listening && !options.tcp_address.empty()) listening = server.listen(transport, options.tcp_address);
+  if (started && listening && !options.tcp_address.empty())
+    listening = server.listen(transport, options.tcp_address);
   if (!started || !listening) {
     print_error("gradfs-worker", started ? listening.error() : started.error());
     status = 1;
@@ -52,7 +53,9 @@ int run(const Arguments& arguments) {
   auto memory = parse_size(arguments.memory);
   if (!memory) return print_error("gradfs-worker", memory.error());
   if (!arguments.listen.empty() && !arguments.insecure && !is_loopback(arguments.listen)) {
-    return print_error("gradfs-worker", Error(Errc::kPermission, arguments.listen + " is not a loopback address; add --insecure"));
+    return print_error(
+        "gradfs-worker",
+        Error(Errc::kPermission, arguments.listen + " is not a loopback address; add --insecure"));
   }
   auto store = ImageStore::open(arguments.directory, memory.value());
   if (!store) return print_error("gradfs-worker", store.error());
@@ -67,7 +70,8 @@ int run(const Arguments& arguments) {
   options.directory = std::filesystem::canonical(arguments.directory).string();
   options.unix_socket = socket_path(options.directory, "worker.sock");
   options.tcp_address = arguments.listen;
-  options.compute_threads = arguments.threads != 0 ? arguments.threads : std::max(1U, std::thread::hardware_concurrency());
+  options.compute_threads =
+      arguments.threads != 0 ? arguments.threads : std::max(1U, std::thread::hardware_concurrency());
   Worker worker(executor, executor.clock(), master, store.value(), options);
   RpcServer server(executor);
   Scope scope(executor);
@@ -86,8 +90,11 @@ int main(int argc, char** argv) {
   CLI::App app{"gradfs-worker: holds images in memory and runs coprocessors beside them"};
   app.set_version_flag("--version", GRADFS_VERSION);
   app.set_config("--config", "", "TOML file with these options");
-  app.add_option("--master", arguments.master, "ADDR:PORT of the master")->envname("GRADFS_MASTER")->capture_default_str();
-  app.add_option("--dir", arguments.directory, "directory of this worker; its tmpfs is mounted below")->required();
+  app.add_option("--master", arguments.master, "ADDR:PORT of the master")
+      ->envname("GRADFS_MASTER")
+      ->capture_default_str();
+  app.add_option("--dir", arguments.directory, "directory of this worker; its tmpfs is mounted below")
+      ->required();
   app.add_option("--memory", arguments.memory, "size of the tmpfs, such as 4GiB")->capture_default_str();
   app.add_option("--host", arguments.host, "name of this host, for people");
   app.add_option("--listen", arguments.listen, "ADDR:PORT for peers on other hosts");

@@ -6,10 +6,10 @@
 namespace gradfs {
 namespace {
 
-constexpr std::size_t kWorkersMax = 1024;   // in status.json; the steps of more are still known to the master
-constexpr std::size_t kRateWindow = 256;    // updates
+constexpr std::size_t kWorkersMax = 1024;  // in status.json; the steps of more are still known to the master
+constexpr std::size_t kRateWindow = 256;   // updates
 constexpr std::int64_t kRateIdle_ns = 10 * kSecond_ns;
-constexpr double kLossKeep = 0.95;          // of the running mean
+constexpr double kLossKeep = 0.95;  // of the running mean
 
 }  // namespace
 

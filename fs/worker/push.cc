@@ -18,8 +18,8 @@ bool is_gradient(wire::PushKind kind) {
 
 // Refusals are about the file; everything else (the master is away, no memory) says nothing about it.
 bool is_refusal(Errc code) {
-  return code == Errc::kInvalid || code == Errc::kNotFinite || code == Errc::kExists || code == Errc::kRange ||
-         code == Errc::kQuota;
+  return code == Errc::kInvalid || code == Errc::kNotFinite || code == Errc::kExists ||
+         code == Errc::kRange || code == Errc::kQuota;
 }
 
 }  // namespace
@@ -32,7 +32,8 @@ Task<Result<wire::PushResponse>> BoundModel::push(wire::PushRequest request) {
     while (!active->done) co_await active->changed.wait(-1);
     co_return active->outcome;
   }
-  if (active_.size() >= kActiveMax) co_return Error(Errc::kQuota, "512 pushes are under way in this directory");
+  if (active_.size() >= kActiveMax)
+    co_return Error(Errc::kQuota, "512 pushes are under way in this directory");
   auto active = std::make_shared<ActivePush>(context_.executor);
   active_[key] = active;
   auto outcome = co_await run_push(active, std::move(request));
@@ -55,7 +56,8 @@ Task<Result<wire::PushResponse>> BoundModel::known_outcome(const wire::PushReque
   wire::OutcomeRequest ask;
   ask.set_binding(state_.binding());
   *ask.mutable_identity() = request.identity();
-  GRADFS_CO_TRY(auto outcome, co_await context_.master.call<rpc::PushOutcome>(std::move(ask), {.timeout_ns = kCommitTimeout_ns}));
+  GRADFS_CO_TRY(auto outcome, co_await context_.master.call<rpc::PushOutcome>(
+                                  std::move(ask), {.timeout_ns = kCommitTimeout_ns}));
   if (!outcome.known()) co_return wire::PushResponse();
   *known = true;
   if (outcome.error() != 0) {
@@ -66,7 +68,8 @@ Task<Result<wire::PushResponse>> BoundModel::known_outcome(const wire::PushReque
   co_return response_now(sequence);
 }
 
-Task<Result<wire::PushResponse>> BoundModel::run_push(std::shared_ptr<ActivePush> active, wire::PushRequest request) {
+Task<Result<wire::PushResponse>> BoundModel::run_push(std::shared_ptr<ActivePush> active,
+                                                      wire::PushRequest request) {
   if (failed_) co_return *failed_;
   if (request.retry()) {
     bool known = false;
@@ -90,9 +93,10 @@ Task<Result<wire::PushResponse>> BoundModel::run_push(std::shared_ptr<ActivePush
   co_return response_now(number->sequence);
 }
 
-// Gradients are validated outside the lock, so that the next is ready when this one is applied. What depends on the
-// configuration in force is staged under it.
-Task<Result<std::shared_ptr<BoundModel::Number>>> BoundModel::stage_and_commit(const wire::PushRequest& request) {
+// Gradients are validated outside the lock, so that the next is ready when this one is applied. What depends
+// on the configuration in force is staged under it.
+Task<Result<std::shared_ptr<BoundModel::Number>>> BoundModel::stage_and_commit(
+    const wire::PushRequest& request) {
   const bool early = is_gradient(request.kind()) || request.kind() == wire::ASSIGN_MODEL;
   std::optional<Input> input;
   if (early) {
@@ -108,7 +112,8 @@ Task<Result<std::shared_ptr<BoundModel::Number>>> BoundModel::stage_and_commit(c
   co_return co_await commit(request, std::move(*input));
 }
 
-Task<Result<std::shared_ptr<BoundModel::Number>>> BoundModel::commit(const wire::PushRequest& request, Input input) {
+Task<Result<std::shared_ptr<BoundModel::Number>>> BoundModel::commit(const wire::PushRequest& request,
+                                                                     Input input) {
   wire::CommitPushRequest out;
   out.set_binding(state_.binding());
   *out.mutable_consume() = request.consume();
@@ -142,7 +147,8 @@ Task<Result<std::shared_ptr<BoundModel::Number>>> BoundModel::commit(const wire:
     }
   }
   push.set_record(record.SerializeAsString());
-  GRADFS_CO_TRY(auto reply, co_await context_.master.call<rpc::CommitPush>(std::move(out), {.timeout_ns = kCommitTimeout_ns}));
+  GRADFS_CO_TRY(auto reply, co_await context_.master.call<rpc::CommitPush>(
+                                std::move(out), {.timeout_ns = kCommitTimeout_ns}));
   if (reply.repeated_step_sequence() != 0) {
     GRADFS_CO_TRYV(co_await wait_applied(Sequence{reply.repeated_step_sequence()}));
     co_return Error(Errc::kExists, "this run, worker and step has counted before");
@@ -170,12 +176,14 @@ Task<Result<std::shared_ptr<BoundModel::Number>>> BoundModel::commit(const wire:
   co_return number;
 }
 
-// Numbers that the master gave and whose answer never came to us (a commit that timed out) are applied all the same.
+// Numbers that the master gave and whose answer never came to us (a commit that timed out) are applied all
+// the same.
 Task<Result<void>> BoundModel::fill_gap(Sequence below) {
   if (last_queued_.value + 1 >= below.value) co_return ok();
   wire::BindingRequest request;
   request.set_binding(state_.binding());
-  GRADFS_CO_TRY(auto reply, co_await context_.master.call<rpc::GetBinding>(std::move(request), {.timeout_ns = kCommitTimeout_ns}));
+  GRADFS_CO_TRY(auto reply, co_await context_.master.call<rpc::GetBinding>(
+                                std::move(request), {.timeout_ns = kCommitTimeout_ns}));
   for (const auto& row : reply.binding().pending()) {
     if (row.sequence() <= last_queued_.value || row.sequence() >= below.value) continue;
     GRADFS_CO_TRY(auto number, co_await number_from_row(row));
@@ -231,7 +239,8 @@ Task<Result<void>> BoundModel::detach(wire::Identity identity) {
   co_return co_await freeze(*number);
 }
 
-// rejected/ keeps what was refused, with the reason. A slot stays where it is and is copied, while there is room.
+// rejected/ keeps what was refused, with the reason. A slot stays where it is and is copied, while there is
+// room.
 Task<Error> BoundModel::reject(const wire::PushRequest& request, Error error) {
   wire::RejectPushRequest out;
   out.set_binding(state_.binding());
@@ -247,7 +256,8 @@ Task<Error> BoundModel::reject(const wire::PushRequest& request, Error error) {
   if (request.inode() != 0 && !by_rename) {
     auto image = context_.store.open_image(InodeId{request.inode()}, false);
     struct stat info{};
-    if (image && ::fstat(image.value().get(), &info) == 0) out.set_size(static_cast<std::uint64_t>(info.st_size));
+    if (image && ::fstat(image.value().get(), &info) == 0)
+      out.set_size(static_cast<std::uint64_t>(info.st_size));
   }
   if (request.kind() == wire::SLOT_SYNC) {
     std::uint64_t size = 0;
@@ -257,7 +267,8 @@ Task<Error> BoundModel::reject(const wire::PushRequest& request, Error error) {
   }
   ++refused_;
   last_refusal_ = error.message();
-  auto stored = co_await context_.master.call<rpc::RejectPush>(std::move(out), {.timeout_ns = kCommitTimeout_ns});
+  auto stored =
+      co_await context_.master.call<rpc::RejectPush>(std::move(out), {.timeout_ns = kCommitTimeout_ns});
   if (!stored) spdlog::warn("{}: cannot keep a refused file: {}", state_.path(), stored.error().message());
   co_return error;
 }

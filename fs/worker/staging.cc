@@ -1,5 +1,5 @@
-// Staging: from the bytes of a landed file to something that the engine can apply. Refuses what is not right; changes
-// nothing.
+// Staging: from the bytes of a landed file to something that the engine can apply. Refuses what is not right;
+// changes nothing.
 #include <fcntl.h>
 #include <sys/stat.h>
 
@@ -62,7 +62,8 @@ Result<BoundModel::Input> BoundModel::stage_file(wire::PushKind kind, const Uniq
   }
 }
 
-Task<Result<BoundModel::Input>> BoundModel::stage_config(std::string text, std::uint64_t known_optimizer_inode) {
+Task<Result<BoundModel::Input>> BoundModel::stage_config(std::string text,
+                                                         std::uint64_t known_optimizer_inode) {
   ConfigChange change;
   GRADFS_CO_TRY(change.config, parse_config(text));
   change.text = std::move(text);
@@ -94,8 +95,8 @@ Task<Result<UniqueFd>> BoundModel::make_optimizer_file(Optimizer optimizer, Inod
   co_return file;
 }
 
-// A committed number as the master remembers it. What cannot be read any more becomes a number without input, which
-// the apply loop makes void or stops at.
+// A committed number as the master remembers it. What cannot be read any more becomes a number without input,
+// which the apply loop makes void or stops at.
 Task<Result<std::shared_ptr<BoundModel::Number>>> BoundModel::number_from_row(wire::CommittedPush row) {
   auto number = std::make_shared<Number>(context_.executor);
   number->sequence = Sequence{row.sequence()};

@@ -14,8 +14,8 @@ constexpr std::int64_t kPollTimeout_ns = 20 * kSecond_ns;
 constexpr std::int64_t kMasterPatience_ns = 10 * kSecond_ns;
 constexpr unsigned kBlockingThreads = 2;
 
-// Images are handed to this user's processes and to root; the files' own permissions are checked by the kernel of
-// the mount.
+// Images are handed to this user's processes and to root; the files' own permissions are checked by the
+// kernel of the mount.
 Result<void> check_peer(const CallContext& context) {
   if (context.peer_uid == 0 || context.peer_uid == static_cast<int>(::geteuid())) return ok();
   return Error(Errc::kAccess, "only root and the worker's user may ask for images");
@@ -115,11 +115,13 @@ Task<> Worker::poll_loop() {
     for (const auto binding : dropped_bindings_) request.add_dropped_bindings(binding);
     const std::size_t told = dropped_.size();
     const std::size_t told_bindings = dropped_bindings_.size();
-    auto commands = co_await master_.call<rpc::WorkerPoll>(std::move(request), {.timeout_ns = kPollTimeout_ns});
+    auto commands =
+        co_await master_.call<rpc::WorkerPoll>(std::move(request), {.timeout_ns = kPollTimeout_ns});
     if (stopping_) co_return;
     if (commands) {
       dropped_.erase(dropped_.begin(), dropped_.begin() + static_cast<std::ptrdiff_t>(told));
-      dropped_bindings_.erase(dropped_bindings_.begin(), dropped_bindings_.begin() + static_cast<std::ptrdiff_t>(told_bindings));
+      dropped_bindings_.erase(dropped_bindings_.begin(),
+                              dropped_bindings_.begin() + static_cast<std::ptrdiff_t>(told_bindings));
       co_await obey(std::move(commands).value());
       continue;
     }
@@ -187,12 +189,10 @@ void Worker::add_handlers(RpcServer& server) {
   server.handle<rpc::DropImage>([this](wire::DropImageRequest request, CallContext& context) {
     return drop_image(std::move(request), context);
   });
-  server.handle<rpc::Bind>([this](wire::BindRequest request, CallContext& context) {
-    return bind(std::move(request), context);
-  });
-  server.handle<rpc::Push>([this](wire::PushRequest request, CallContext& context) {
-    return push(std::move(request), context);
-  });
+  server.handle<rpc::Bind>(
+      [this](wire::BindRequest request, CallContext& context) { return bind(std::move(request), context); });
+  server.handle<rpc::Push>(
+      [this](wire::PushRequest request, CallContext& context) { return push(std::move(request), context); });
   server.handle<rpc::Detach>([this](wire::DetachRequest request, CallContext& context) {
     return detach(std::move(request), context);
   });
@@ -202,7 +202,8 @@ void Worker::add_handlers(RpcServer& server) {
   server.handle<rpc::WorkerStatus>([this](const wire::Empty&, CallContext&) { return worker_status(); });
 }
 
-Task<Result<wire::OpenImageResponse>> Worker::open_image(wire::OpenImageRequest request, CallContext& context) {
+Task<Result<wire::OpenImageResponse>> Worker::open_image(wire::OpenImageRequest request,
+                                                         CallContext& context) {
   GRADFS_CO_TRYV(check_peer(context));
   const bool create = request.create();
   GRADFS_CO_TRY(UniqueFd image, store_.open_image(InodeId{request.inode()}, create));
@@ -284,7 +285,8 @@ Task<Result<wire::CommitBindRequest>> Worker::prepare_bind(const wire::BindReque
 Task<Result<wire::CommitBindResponse>> Worker::bind(wire::BindRequest request, CallContext& context) {
   GRADFS_CO_TRYV(check_peer(context));
   for (const auto& [id, model] : models_) {
-    if (model->directory().value == request.directory()) co_return Error(Errc::kExists, "the directory is bound");
+    if (model->directory().value == request.directory())
+      co_return Error(Errc::kExists, "the directory is bound");
   }
   GRADFS_CO_TRY(auto commit, co_await prepare_bind(request));
   GRADFS_CO_TRY(auto response, co_await master_.call<rpc::CommitBind>(std::move(commit), {}));

@@ -1,5 +1,5 @@
-// Worker: serves images to the mounts of its host, hosts coprocessors, and does what the master asks for by the
-// answers to its long poll. Runs on one executor's thread.
+// Worker: serves images to the mounts of its host, hosts coprocessors, and does what the master asks for by
+// the answers to its long poll. Runs on one executor's thread.
 #pragma once
 
 #include <map>
@@ -12,11 +12,11 @@
 namespace gradfs {
 
 struct WorkerOptions {
-  std::string name;            // host name, for people
-  std::string host;            // host id
+  std::string name;  // host name, for people
+  std::string host;  // host id
   std::string unix_socket;
-  std::string tcp_address;     // "" : none
-  std::string directory;       // --dir; keeps the worker's id
+  std::string tcp_address;  // "" : none
+  std::string directory;    // --dir; keeps the worker's id
   unsigned compute_threads = 2;
 };
 
@@ -25,8 +25,8 @@ class Worker {
   Worker(Executor& executor, Clock& clock, RpcClient& master, ImageStore& store, WorkerOptions options);
   ~Worker();
 
-  // Registers with the master (as often as it takes), loads what is bound, registers the handlers with `server`.
-  // The caller starts to listen when this has returned.
+  // Registers with the master (as often as it takes), loads what is bound, registers the handlers with
+  // `server`. The caller starts to listen when this has returned.
   Task<Result<void>> start(RpcServer& server);
   // Ends the loops and the bound models.
   Task<> stop();
@@ -45,7 +45,8 @@ class Worker {
   Task<Result<wire::CommitBindResponse>> bind(wire::BindRequest request, CallContext& context);
   Task<Result<wire::PushResponse>> push(wire::PushRequest request, CallContext& context);
   Task<Result<wire::Empty>> detach(wire::DetachRequest request, CallContext& context);
-  Task<Result<wire::ModelStatusResponse>> model_status(wire::ModelStatusRequest request, CallContext& context);
+  Task<Result<wire::ModelStatusResponse>> model_status(wire::ModelStatusRequest request,
+                                                       CallContext& context);
   Task<Result<wire::WorkerStatusResponse>> worker_status();
   Result<std::shared_ptr<BoundModel>> find(std::uint64_t binding) const;
   Task<Result<wire::CommitBindRequest>> prepare_bind(const wire::BindRequest& request);

@@ -72,8 +72,8 @@ TEST_F(Faults, ADelaySleeps) {
 }
 
 TEST_F(Faults, RefusesWhatItCannotReadAndArmsNothing) {
-  for (const char* text : {"x", "=kill", "x=", "x=stop", "x=kill@0", "x=kill@", "x=kill@1x", "x=delay:", "x=delay:-1",
-                           "test.guarded=error,y=nonsense"}) {
+  for (const char* text : {"x", "=kill", "x=", "x=stop", "x=kill@0", "x=kill@", "x=kill@1x",
+                           "x=delay:", "x=delay:-1", "test.guarded=error,y=nonsense"}) {
     const auto armed = arm_faults(text);
     ASSERT_FALSE(armed) << text;
     EXPECT_EQ(armed.error().code, Errc::kInvalid) << text;

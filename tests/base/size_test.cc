@@ -14,7 +14,8 @@ TEST(Size, Units) {
 }
 
 TEST(Size, WhatIsNotASizeIsRefused) {
-  for (const char* text : {"", "0", "GiB", "-1", "4X", "4GiBs", "1.5G", "99999999999999999999", "9999999P", "4iB"}) {
+  for (const char* text :
+       {"", "0", "GiB", "-1", "4X", "4GiBs", "1.5G", "99999999999999999999", "9999999P", "4iB"}) {
     EXPECT_FALSE(parse_size(text)) << text;
   }
 }

@@ -50,7 +50,7 @@ TEST(Report, TheTableSaysWhatWasMissed) {
 TEST(Report, MarkdownHasARowAFigure) {
   EXPECT_THAT(
       to_markdown(example()),
-      HasSubstr("| cycle | ms | 6.00 | 3.00 | memcpy + engine alone | 2.00 | <= 1.40 MISSED | 100 |"));
+      HasSubstr("| cycle | ms | 6.00 | 3.00 | memcpy + engine alone | 2.000 | <= 1.40 MISSED | 100 |"));
 }
 
 }  // namespace

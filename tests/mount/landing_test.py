@@ -27,7 +27,7 @@ class Programs(LandingCase):
         self.landed()
 
     def test_append_redirections(self):
-        """The first >> closes a file that is not whole: it is refused, and what is appended later is a file of its own."""
+        """The first >> closes a file that is not whole: it is refused; what is appended later is another file."""
         subprocess.run(["bash", "-c", 'head -c 1000 "$0" >> "$1"; tail -c +1001 "$0" >> "$1"', self.local, self.target],
                        capture_output=True, timeout=30)
         time.sleep(SETTLE_S)

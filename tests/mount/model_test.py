@@ -67,7 +67,8 @@ class Create(ClusterCase):
         self.assertNotEqual(data[0], data[2])
 
     def test_data_starts_on_a_page(self):
-        for path in (Model(self.cluster).parameters, Model(self.cluster, optimizer="adam").file("optimizer.safetensors")):
+        adam = Model(self.cluster, optimizer="adam")
+        for path in (Model(self.cluster).parameters, adam.file("optimizer.safetensors")):
             start = safetensors.read(path).data_start
             self.assertEqual(start % 4096, 0, path)
             self.assertGreater(start, 0)

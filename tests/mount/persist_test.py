@@ -309,7 +309,8 @@ class MountCommand(ClusterCase):
 
     def test_an_unknown_option_is_refused(self):
         for option in ("passthrough=perhaps", "no_such_option_at_all=1"):
-            done = run([os.path.join(BIN, "gradfs-mount"), self.cluster.address, self.point, "-o", option], timeout_s=40)
+            program = os.path.join(BIN, "gradfs-mount")
+            done = run([program, self.cluster.address, self.point, "-o", option], timeout_s=40)
             self.assertNotIn(done.code, (0, "timeout"), str(done))
             self.assertFalse(is_mounted(self.point))
 

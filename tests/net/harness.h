@@ -74,17 +74,19 @@ class EchoService {
   explicit EchoService(Executor& executor) : executor_(executor) {}
 
   void add_to(RpcServer& server) {
-    server.handle<rpc::Lookup>(
-        [this](wire::LookupRequest request, CallContext& context) { return echo(std::move(request), context); });
-    server.handle<rpc::OpenImage>(
-        [this](wire::OpenImageRequest request, CallContext& context) { return open_image(request, context); });
+    server.handle<rpc::Lookup>([this](wire::LookupRequest request, CallContext& context) {
+      return echo(std::move(request), context);
+    });
+    server.handle<rpc::OpenImage>([this](wire::OpenImageRequest request, CallContext& context) {
+      return open_image(request, context);
+    });
   }
 
   std::vector<Seen> seen;
-  CallContext last;               // without its descriptors
+  CallContext last;  // without its descriptors
   std::size_t running = 0;
   std::size_t running_max = 0;
-  std::size_t descriptors = 1;    // how many OpenImage hands out
+  std::size_t descriptors = 1;  // how many OpenImage hands out
 
  private:
   Task<Result<wire::AttrResponse>> echo(wire::LookupRequest request, CallContext& context) {
@@ -100,7 +102,8 @@ class EchoService {
     if (request.name() == "fail") co_return Error(Errc::kNotEmpty, "the detail");
     wire::AttrResponse response;
     response.mutable_attr()->set_inode(request.parent());
-    response.set_inline_data(request.name() == "huge" ? std::string(kMaxMessageBytes + 1, 'h') : request.name());
+    response.set_inline_data(request.name() == "huge" ? std::string(kMaxMessageBytes + 1, 'h')
+                                                      : request.name());
     co_return response;
   }
 

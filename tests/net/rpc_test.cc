@@ -53,7 +53,8 @@ TEST_P(RpcTest, EchoesAndTellsTheHandlerWhoCalls) {
   }(*this, *client));
 }
 
-Task<> echo_and_count(RpcClient& client, std::uint64_t number, std::string name, std::vector<std::uint64_t>& ended) {
+Task<> echo_and_count(RpcClient& client, std::uint64_t number, std::string name,
+                      std::vector<std::uint64_t>& ended) {
   auto reply = co_await call_echo(client, name, number, {});
   CO_ASSERT(reply);
   EXPECT_EQ(reply.value().attr().inode(), number);
@@ -93,8 +94,8 @@ TEST_P(RpcTest, CarriesBigMessagesBothWays) {
   run([](RpcTest& t, RpcClient& client) -> Task<> {
     Scope calls(t.executor_);
     std::vector<std::uint64_t> ended;
-    for (const std::size_t size : {std::size_t{0}, std::size_t{65'472}, std::size_t{65'536}, std::size_t{1} << 20,
-                                   std::size_t{8'000'000}}) {
+    for (const std::size_t size : {std::size_t{0}, std::size_t{65'472}, std::size_t{65'536},
+                                   std::size_t{1} << 20, std::size_t{8'000'000}}) {
       calls.spawn(echo_and_count(client, size, std::string(size, static_cast<char>('a' + size % 20)), ended));
     }
     EXPECT_TRUE(co_await calls.join(kTestLimit_ns));

@@ -46,8 +46,9 @@ TEST_F(SocketTest, ListensOnAFreePortAndSaysWhich) {
 }
 
 TEST_F(SocketTest, RefusesAddressesThatAreNone) {
-  for (const std::string address : {"", "7400", "localhost", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:9999999999",
-                                    "127.0.0.1:74x0", "300.0.0.1:7400", "127.0.0.1:-1", ":7400"}) {
+  for (const std::string address :
+       {"", "7400", "localhost", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:9999999999", "127.0.0.1:74x0",
+        "300.0.0.1:7400", "127.0.0.1:-1", ":7400"}) {
     auto listener = transport_->listen(address);
     ASSERT_FALSE(listener) << address;
     EXPECT_EQ(listener.error().code, Errc::kInvalid) << address;
@@ -136,7 +137,8 @@ TEST_F(SocketTest, CallsEndInTimeWhereThePeerTakesNothing) {
     const std::int64_t start_ns = t.executor_.clock().now_ns();
     for (std::uint64_t i = 0; i < 10; ++i) {
       calls.spawn([](RpcClient& client, std::uint64_t i) -> Task<> {
-        auto reply = co_await call_echo(client, std::string(1'000'000, 'd'), i, {.timeout_ns = 100 * kMillisecond_ns});
+        auto reply =
+            co_await call_echo(client, std::string(1'000'000, 'd'), i, {.timeout_ns = 100 * kMillisecond_ns});
         EXPECT_FALSE(reply);
         if (!reply) EXPECT_EQ(reply.error().code, Errc::kTimeout);
       }(client, i));

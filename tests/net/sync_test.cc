@@ -28,7 +28,7 @@ TEST_F(SyncTest, NotifyWakesAllWhoWaitAndNobodyLater) {
     EXPECT_TRUE(co_await waiters.join(kSecond_ns));
     EXPECT_EQ(woken, 5);
     EXPECT_FALSE(co_await notify.wait(5 * kMillisecond_ns));  // the earlier call is past
-    notify.notify_all();                                      // nobody waits: nothing is left of the wait before
+    notify.notify_all();  // nobody waits: nothing is left of the wait before
   }(*this));
 }
 
@@ -36,7 +36,8 @@ TEST_F(SyncTest, NotifyMayGoBeforeThoseWhoWait) {
   run([](SyncTest& t) -> Task<> {
     auto notify = std::make_unique<Notify>(t.executor_);
     Scope waiters(t.executor_);
-    waiters.spawn([](Notify& notify) -> Task<> { EXPECT_FALSE(co_await notify.wait(20 * kMillisecond_ns)); }(*notify));
+    waiters.spawn(
+        [](Notify& notify) -> Task<> { EXPECT_FALSE(co_await notify.wait(20 * kMillisecond_ns)); }(*notify));
     notify.reset();
     EXPECT_TRUE(co_await waiters.join(kSecond_ns));
   }(*this));
@@ -187,7 +188,8 @@ TEST(VirtualTime, AWokenWaiterLeavesNoTimerBehind) {
   Scope scope(executor);
   Notify notify(executor);
   bool woken = false;
-  scope.spawn([](Notify& notify, bool& woken) -> Task<> { woken = co_await notify.wait(kSecond_ns); }(notify, woken));
+  scope.spawn(
+      [](Notify& notify, bool& woken) -> Task<> { woken = co_await notify.wait(kSecond_ns); }(notify, woken));
   executor.poll();
   notify.notify_all();
   executor.poll();

@@ -1,6 +1,6 @@
-// Exactly once over a network that loses things: a counter whose server remembers (client, request id) with each
-// count, in one step, and gives a retry the outcome of the first try. The server's host crashes and comes back with
-// what it had made durable.
+// Exactly once over a network that loses things: a counter whose server remembers (client, request id) with
+// each count, in one step, and gives a retry the outcome of the first try. The server's host crashes and
+// comes back with what it had made durable.
 #include <set>
 
 #include "tests/sim/harness.h"
@@ -76,7 +76,8 @@ struct Counting {
   bool ended = false;
 
   explicit Counting(std::uint64_t seed)
-      : world(seed, {.connection_loss = 0.02, .connect_loss = 0.05, .notice_max_ns = 500 * kMillisecond_ns}) {}
+      : world(seed, {.connection_loss = 0.02, .connect_loss = 0.05, .notice_max_ns = 500 * kMillisecond_ns}) {
+  }
 };
 
 Task<> count_many(Counting& c, RpcClient& client) {
@@ -133,7 +134,8 @@ Outcome run_counter(std::uint64_t seed, bool remembers) {
   outcome.calls = c.calls;
   outcome.acknowledged = c.values.size();
   for (const auto& [identity, times] : c.durable.applied) outcome.counted_twice += times > 1 ? 1 : 0;
-  outcome.values_are_unique = std::set<std::uint64_t>(c.values.begin(), c.values.end()).size() == c.values.size();
+  outcome.values_are_unique =
+      std::set<std::uint64_t>(c.values.begin(), c.values.end()).size() == c.values.size();
   return outcome;
 }
 

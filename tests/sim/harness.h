@@ -66,8 +66,9 @@ class EchoNode {
  public:
   EchoNode(World& world, const std::string& host, const std::string& path = "")
       : world_(world), server_(world.executor) {
-    server_.handle<rpc::Lookup>(
-        [this](wire::LookupRequest request, CallContext& context) { return lookup(std::move(request), context); });
+    server_.handle<rpc::Lookup>([this](wire::LookupRequest request, CallContext& context) {
+      return lookup(std::move(request), context);
+    });
     server_.handle<rpc::OpenImage>(
         [this](wire::OpenImageRequest, CallContext& context) { return open_image(context); });
     auto listening = server_.listen(world.network.host(host), path.empty() ? host + ":7400" : path);

@@ -1,4 +1,5 @@
-// The simulated network itself: order, loss, partitions, crashes, descriptors, and that a seed reproduces a run.
+// The simulated network itself: order, loss, partitions, crashes, descriptors, and that a seed reproduces a
+// run.
 #include <sys/mman.h>
 
 #include "fs/net/rpc.h"
@@ -98,7 +99,8 @@ TEST(SimNetwork, ACallThatSpansAPartitionIsRetriedWithItsId) {
   RpcClient client(world.executor, world.network.host("beta"), "alpha:7400", 1);
   world.run([](World& world, EchoNode& node, RpcClient& client) -> Task<> {
     Scope calls(world.executor);
-    calls.spawn([](RpcClient& client) -> Task<> { EXPECT_TRUE(co_await echo(client, 7, 20 * kSecond_ns)); }(client));
+    calls.spawn(
+        [](RpcClient& client) -> Task<> { EXPECT_TRUE(co_await echo(client, 7, 20 * kSecond_ns)); }(client));
     co_await world.executor.clock().sleep_ns(50 * kMillisecond_ns);
     world.network.partition("alpha", "beta");
     co_await world.executor.clock().sleep_ns(2 * kSecond_ns);
@@ -141,7 +143,8 @@ struct LossRun {
 
 Task<> call_many(World& world, RpcClient& client, LossRun& result) {
   for (std::uint64_t i = 0; i < 40; ++i) {
-    const std::int64_t timeout_ns = draw_between(world.network.random(), 10 * kMillisecond_ns, 20 * kSecond_ns);
+    const std::int64_t timeout_ns =
+        draw_between(world.network.random(), 10 * kMillisecond_ns, 20 * kSecond_ns);
     const std::int64_t start_ns = world.now_ns();
     auto reply = co_await echo(client, i, timeout_ns);
     EXPECT_LE(world.now_ns() - start_ns, timeout_ns) << "beyond its deadline";

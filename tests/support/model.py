@@ -43,7 +43,8 @@ class Bits(dict):
     """name -> bytes of a tensor. Printed short: a comparison of these that fails must not print all of a model."""
 
     def __repr__(self):
-        heads = (f"{name}: {list(array.array('f', data[:16]))} crc {zlib.crc32(data):08x}" for name, data in self.items())
+        heads = (f"{name}: {list(array.array('f', data[:16]))} crc {zlib.crc32(data):08x}"
+                 for name, data in self.items())
         return "{" + ", ".join(heads) + "}"
 
 

@@ -19,7 +19,8 @@ GOOD = {
     "fs/base/clock.h": "#pragma once\nint now();\n",
     "fs/base/clock.cc": '#include "fs/base/clock.h"\n\nint now() { return 1; }\n',
     "fs/wire/CMakeLists.txt": "gradfs_library(gradfs_wire SOURCES frame.cc)\n",
-    "fs/wire/frame.cc": '#include <boost/asio/awaitable.hpp>\n\n#include "fs/base/clock.h"\n\nint frame() { return now(); }\n',
+    "fs/wire/frame.cc": '#include <boost/asio/awaitable.hpp>\n\n#include "fs/base/clock.h"\n\n'
+                        'int frame() { return now(); }\n',
     "tests/CMakeLists.txt": "gradfs_test(base DEPENDS gradfs_base)\ninclude(blackbox.cmake)\n",
     "tests/blackbox.cmake": "set(mount_tests posix)\n",
     "tests/base/clock_test.cc": '#include "fs/base/clock.h"\nint main() { return now(); }\n',
@@ -71,7 +72,8 @@ class RulesTest(unittest.TestCase):
         self.silent("fs/base/clock.cc", self.in_clock(function(most) + function(most)))
 
     def test_function_length_inside_scopes(self):
-        within = "namespace a {\nclass B : public C<int> {\n public:\n" + function(tidy.FUNCTION_MAX_LINES + 1) + "};\n}\n"
+        within = "namespace a {\nclass B : public C<int> {\n public:\n"
+        within += function(tidy.FUNCTION_MAX_LINES + 1) + "};\n}\n"
         self.fires("function-length", "fs/base/clock.cc", self.in_clock(within), 7)
         many = "namespace a {\nclass B {\n public:\n" + "  int f() { return 1; }\n" * 100 + "};\n}\n"
         self.silent("fs/base/clock.cc", self.in_clock(many))
@@ -104,9 +106,11 @@ class RulesTest(unittest.TestCase):
         found = self.findings({"fs/wire/frame.h": "#pragma once\n", "fs/base/clock.cc": upward})
         self.assertIn(("fs/base/clock.cc", 1, "include-direction"), found)
         trainer = {"trainer/CMakeLists.txt": "main.cc\n", "fs/wire/frame.h": "#pragma once\n"}
-        self.assertIn(("trainer/main.cc", 1, "include-direction"), self.findings({**trainer, "trainer/main.cc": upward}))
-        good = self.findings({**trainer, "trainer/main.cc": '#include "fs/base/clock.h"\n', "tests/base/clock_test.cc": upward})
-        self.assertEqual(good, [])
+        found = self.findings({**trainer, "trainer/main.cc": upward})
+        self.assertIn(("trainer/main.cc", 1, "include-direction"), found)
+        downward = '#include "fs/base/clock.h"\n'
+        self.assertEqual(
+            self.findings({**trainer, "trainer/main.cc": downward, "tests/base/clock_test.cc": upward}), [])
 
     def test_include_path(self):
         self.fires("include-path", "fs/base/clock.cc", '#include "clock.h"\n', 1)
@@ -116,7 +120,8 @@ class RulesTest(unittest.TestCase):
                    "boost/asio/post.hpp", "boost/asio.hpp"]
         for header in headers:
             with self.subTest(header):
-                self.fires("wrapped-library", "fs/wire/frame.cc", f"#include <{header}>\n" + GOOD["fs/wire/frame.cc"], 1)
+                text = f"#include <{header}>\n" + GOOD["fs/wire/frame.cc"]
+                self.fires("wrapped-library", "fs/wire/frame.cc", text, 1)
         self.assertEqual(self.findings({"fs/net/CMakeLists.txt": "executor.cc\n",
                                         "fs/net/executor.cc": "#include <boost/asio/post.hpp>\n"}), [])
 

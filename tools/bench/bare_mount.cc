@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -70,6 +71,8 @@ Result<BareMount> BareMount::start(const std::string& backing) {
         Errc::kPermission,
         "cannot make a bare passthrough mount to compare with: it needs root, /dev/fuse and Linux 6.9");
   }
+  struct stat info{};
+  ::stat((out.path() + "/none").c_str(), &info);  // is answered after INIT, so INIT is behind us
   return out;
 }
 

@@ -143,7 +143,7 @@ class CycleBench {
     GRADFS_TRYV(
         take_turns(std::string(model.name) + " slot", rounds,
                    {[this] { return measure_slot(); }, [this] { return measure_reference(slot_reference_); },
-                    [this] { return measure_unprotected(); }}));
+                    [this] { return measure_validation(); }, [this] { return measure_unprotected(); }}));
     GRADFS_TRYV(take_turns(
         std::string(model.name) + " fresh file", rounds,
         {[this] { return measure_fresh(); }, [this] { return measure_reference(fresh_reference_); },
@@ -164,6 +164,7 @@ class CycleBench {
     slot.also["reference: engine"] = median(slot_reference_.second) / kMillisecond_s;
     slot.also["reference: touch"] = median(slot_reference_.third) / kMillisecond_s;
     slot.also["reference: p99"] = percentile(slot_reference_.total, 0.99) / kMillisecond_s;
+    slot.also["validation alone"] = median(validation_) / kMillisecond_s;
     slot.also["kernel without crash safety"] = median(unprotected_) / kMillisecond_s;
     slot.also["cycle filled by mmap"] = median(by_map_) / kMillisecond_s;
     slot.also["cycle filled by pwrite"] = median(by_write_) / kMillisecond_s;
@@ -219,6 +220,13 @@ class CycleBench {
         GRADFS_TRYV(subjects[turn(static_cast<std::size_t>(round), i, subjects.size())]());
       }
     }
+    return ok();
+  }
+
+  Result<void> measure_validation() {
+    Lap lap;
+    GRADFS_TRYV(alone_->validate());
+    validation_.push_back(lap());
     return ok();
   }
 
@@ -333,6 +341,7 @@ class CycleBench {
   Laps fresh_laps_;      // create, write, close, touch
   Laps slot_reference_;  // memcpy, engine, touch
   Laps fresh_reference_;
+  std::vector<double> validation_;
   std::vector<double> unprotected_;
   std::vector<double> tmpfs_;  // create, write, close
   std::vector<double> by_map_;

@@ -1,7 +1,7 @@
 // gradfs-bench descent: an update with crash safety, beside a pass over the same memory without arithmetic.
 //
-// The reference reads parameters, state and gradient and writes parameters and state back in place, with the same
-// threads over the same maps: no update can move fewer bytes.
+// The reference reads parameters, state and gradient and writes parameters and state back in place, with the
+// same threads over the same maps: no update can move fewer bytes.
 #include <fcntl.h>
 
 #include <algorithm>
@@ -49,7 +49,8 @@ std::vector<TensorEntry> tensors_of(const Model& model) {
   return out;
 }
 
-// Reads all three or four streams, writes all but the gradient: `nothing` is 0, which the compiler cannot know.
+// Reads all three or four streams, writes all but the gradient: `nothing` is 0, which the compiler cannot
+// know.
 template <int kStates>
 void touch_streams(float* param, float* state0, float* state1, const float* gradient, std::size_t count,
                    std::uint64_t nothing) {
@@ -133,8 +134,8 @@ class DescentBench {
       : pool_(std::max(1U, std::thread::hardware_concurrency())), config_(default_config(optimizer)) {}
 
   // A file of these tensors with random values in (-scale, scale).
-  Result<UniqueFd> make_values(const std::string& path, const std::string& header, const std::vector<TensorEntry>& tensors,
-                               float scale) {
+  Result<UniqueFd> make_values(const std::string& path, const std::string& header,
+                               const std::vector<TensorEntry>& tensors, float scale) {
     std::uint64_t count = 0;
     for (const TensorEntry& tensor : tensors) {
       GRADFS_TRY(const std::uint64_t own, element_count(tensor.shape));
@@ -149,7 +150,8 @@ class DescentBench {
       for (float& value : values) {
         value = (static_cast<float>(random_.next_u64() >> 40) / 8388608.0F - 1.0F) * scale;
       }
-      GRADFS_TRYV(write_fully_at(fd.get(), std::as_bytes(std::span(values).first(part)), header.size() + done * sizeof(float)));
+      GRADFS_TRYV(write_fully_at(fd.get(), std::as_bytes(std::span(values).first(part)),
+                                 header.size() + done * sizeof(float)));
     }
     return fd;
   }
@@ -178,7 +180,7 @@ class DescentBench {
   DescentConfig config_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<Gradient> gradient_;
-  Mapping model_;   // the reference's maps of the engine's files
+  Mapping model_;  // the reference's maps of the engine's files
   Mapping states_;
   std::vector<double> engine_s_;
   std::vector<double> reference_s_;
@@ -200,10 +202,13 @@ Result<Report> bench_descent(const Options& options) {
       report.rows.push_back(bench->row(model));
     }
   }
-  report.notes.push_back("one update of the whole model with crash safety (scratch stripes, numbers, watermark); the header's "
-                         "parse is not in it");
-  report.notes.push_back("reference: a pass that reads parameters, state and gradient and writes back parameters and state, same "
-                         "threads, same maps; GB/s counts 12, 20, 28 bytes a parameter");
+  report.notes.push_back(
+      "one update of the whole model with crash safety (scratch stripes, numbers, watermark); the header's "
+      "parse is not in it");
+  report.notes.push_back(
+      "reference: a pass that reads parameters, state and gradient and writes back parameters and state, "
+      "same "
+      "threads, same maps; GB/s counts 12, 20, 28 bytes a parameter");
   report.notes.push_back("tmpfs with huge=within_size, as a worker's");
   return report;
 }

@@ -60,11 +60,11 @@ Result<std::unique_ptr<LoneEngine>> LoneEngine::make(const std::string& director
   GRADFS_TRY(out->engine_, Engine::open(std::move(files), out->pool_));
 
   out->gradient_start_ = gradient_header.size();
-  GRADFS_TRY(const UniqueFd gradient,
-             make_file(directory + "/gradient", gradient_header.size() + parameter_bytes));
-  GRADFS_TRY(out->gradient_file_, Mapping::map(gradient, gradient_header.size() + parameter_bytes, true));
+  GRADFS_TRY(out->gradient_fd_, make_file(directory + "/gradient", gradient_header.size() + parameter_bytes));
+  GRADFS_TRY(out->gradient_file_,
+             Mapping::map(out->gradient_fd_, gradient_header.size() + parameter_bytes, true));
   std::memcpy(out->gradient_file_.data(), gradient_header.data(), gradient_header.size());
-  GRADFS_TRY(Gradient opened, open_gradient(out->engine_->layout(), gradient, out->pool_));
+  GRADFS_TRY(Gradient opened, open_gradient(out->engine_->layout(), out->gradient_fd_, out->pool_));
   out->gradient_ = std::make_unique<Gradient>(std::move(opened));
 
   GRADFS_TRY(const UniqueFd unprotected, make_file(directory + "/unprotected", 3 * parameter_bytes));
@@ -74,6 +74,12 @@ Result<std::unique_ptr<LoneEngine>> LoneEngine::make(const std::string& director
 
 Result<void> LoneEngine::apply() {
   return engine_->apply_gradient(Sequence(engine_->watermark().value + 1), config_, *gradient_);
+}
+
+Result<void> LoneEngine::validate() {
+  GRADFS_TRY(const Gradient opened, open_gradient(engine_->layout(), gradient_fd_, pool_));
+  if (opened.tensors_present() == 0) return Error(Errc::kCorrupt, "the gradient has no tensors");
+  return ok();
 }
 
 Result<void> LoneEngine::apply_unprotected() {

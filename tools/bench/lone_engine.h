@@ -28,6 +28,9 @@ class LoneEngine {
 
   // One Adam step with what is in gradient_data().
   Result<void> apply();
+  // What a worker does before it commits a push: maps the gradient file, parses its header, looks at every
+  // value.
+  Result<void> validate();
   // The same arithmetic over the same amount of memory (arrays of its own) without scratch stripes, numbers
   // and watermark: what crash safety costs is the difference.
   Result<void> apply_unprotected();
@@ -40,6 +43,7 @@ class LoneEngine {
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<Gradient> gradient_;
   Mapping model_;
+  UniqueFd gradient_fd_;
   Mapping gradient_file_;
   std::uint64_t gradient_start_ = 0;
   Mapping unprotected_;  // parameters, exp_avg, exp_avg_sq

@@ -53,6 +53,12 @@ std::string figure(double value) {
   return text;
 }
 
+std::string ratio_text(double ratio) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.3f", ratio);
+  return text;
+}
+
 std::string aim_text(const Row& row) {
   if (!row.aim) return "";
   return std::string(row.aim->at_least ? ">= " : "<= ") + figure(row.aim->ratio) +
@@ -72,7 +78,7 @@ std::vector<Cells> cells(const Report& report) {
   std::vector<Cells> out{{"what", "unit", "gradfs", "reference", "", "ratio", "aim", "n", "also"}};
   for (const Row& row : report.rows) {
     out.push_back({row.name, row.unit, figure(row.gradfs), figure(row.reference), row.reference_name,
-                   figure(row.ratio), aim_text(row), std::to_string(row.repetitions), also_text(row)});
+                   ratio_text(row.ratio), aim_text(row), std::to_string(row.repetitions), also_text(row)});
   }
   return out;
 }

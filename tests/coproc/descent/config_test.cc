@@ -54,8 +54,8 @@ ack = "committed"
 }
 
 TEST(Config, LastMatchWinsForEachKey) {
-  const auto config = parse_config(
-      "[[group]]\nmatch='*'\nlr_scale=2\nweight_decay=0.5\n[[group]]\nmatch='a*'\nlr_scale=3\n");
+  const auto config =
+      parse_config("[[group]]\nmatch='*'\nlr_scale=2\nweight_decay=0.5\n[[group]]\nmatch='a*'\nlr_scale=3\n");
   ASSERT_TRUE(config);
   EXPECT_EQ(config.value().for_tensor("b").lr, 0.01 * 2);
   EXPECT_EQ(config.value().for_tensor("a.b.c").lr, 0.01 * 3);
@@ -63,38 +63,63 @@ TEST(Config, LastMatchWinsForEachKey) {
 }
 
 TEST(Config, RefusalsNameKeyAndLine) {
-  EXPECT_EQ(refusal("[optimizer]\nname = \"adan\"\n"),
-            "invalid: descent.toml line 2: optimizer.name is 'adan'; it must be one of \"sgd\", \"momentum\", "
-            "\"nesterov\", \"adam\", \"adamw\"");
+  EXPECT_EQ(
+      refusal("[optimizer]\nname = \"adan\"\n"),
+      "invalid: descent.toml line 2: optimizer.name is 'adan'; it must be one of \"sgd\", \"momentum\", "
+      "\"nesterov\", \"adam\", \"adamw\"");
   EXPECT_EQ(refusal("[optimizer]\n\nlr = -1\n"),
             "invalid: descent.toml line 3: optimizer.lr is -1; it must be a finite number of at least 0");
   EXPECT_EQ(refusal("[optimizer]\nmomemtum = 0.9\n"),
-            "invalid: descent.toml line 2: unknown key optimizer.momemtum; known are: name lr betas eps weight_decay "
+            "invalid: descent.toml line 2: unknown key optimizer.momemtum; known are: name lr betas eps "
+            "weight_decay "
             "momentum dampening");
-  for (const char* bad : {
-           "[optimizer]\nlr = nan\n", "[optimizer]\nlr = inf\n", "[optimizer]\nlr = \"1\"\n", "[optimizer]\nlr = true\n",
-           "[optimizer]\nname = 3\n", "[optimizer]\nname='adam'\nbetas = [0.9, 1.0]\n",
-           "[optimizer]\nname='adam'\nbetas = [0.9]\n", "[optimizer]\nname='adam'\nbetas = 0.9\n",
-           "[optimizer]\nname='adam'\nbetas = [-0.1, 0.9]\n", "[optimizer]\nname='adam'\neps = 0\n",
-           "[optimizer]\nmomentum = 0.9\n", "[optimizer]\nname='momentum'\nbetas = [0.9, 0.9]\n",
-           "[optimizer]\nname='nesterov'\ndampening = 0.1\n", "[optimizer]\nname='nesterov'\nmomentum = 0.0\n",
-           "[optimizer]\nweight_decay = -0.1\n", "[optimizer]\nname='momentum'\nmomentum = 1.0\n", "optimizer = 3\n",
-           "[[optimizer]]\nlr=1\n", "[group]\nmatch='a'\n", "[[group]]\nlr_scale=1\n", "[[group]]\nmatch=''\n",
-           "[[group]]\nmatch='a'\nfrozen=1\n", "[[group]]\nmatch='a'\nlr=1\n", "[policy]\nmode='sync'\n",
-           "[policy]\nquorum=3\n", "[policy]\nack='never'\n", "[policy]\nack=1\n", "[keep]\nsnapshots=3\n",
-           "[schedule]\nkind='cosine'\n", "[combine]\nkind='best'\n", "[other]\n", "x = 1\n", "[optimizer\n",
-           "[optimizer]\n\"lr eps\" = 1\n", "[optimizer]\nlr = 1\nlr = 2\n"}) {
+  for (const char* bad : {"[optimizer]\nlr = nan\n",
+                          "[optimizer]\nlr = inf\n",
+                          "[optimizer]\nlr = \"1\"\n",
+                          "[optimizer]\nlr = true\n",
+                          "[optimizer]\nname = 3\n",
+                          "[optimizer]\nname='adam'\nbetas = [0.9, 1.0]\n",
+                          "[optimizer]\nname='adam'\nbetas = [0.9]\n",
+                          "[optimizer]\nname='adam'\nbetas = 0.9\n",
+                          "[optimizer]\nname='adam'\nbetas = [-0.1, 0.9]\n",
+                          "[optimizer]\nname='adam'\neps = 0\n",
+                          "[optimizer]\nmomentum = 0.9\n",
+                          "[optimizer]\nname='momentum'\nbetas = [0.9, 0.9]\n",
+                          "[optimizer]\nname='nesterov'\ndampening = 0.1\n",
+                          "[optimizer]\nname='nesterov'\nmomentum = 0.0\n",
+                          "[optimizer]\nweight_decay = -0.1\n",
+                          "[optimizer]\nname='momentum'\nmomentum = 1.0\n",
+                          "optimizer = 3\n",
+                          "[[optimizer]]\nlr=1\n",
+                          "[group]\nmatch='a'\n",
+                          "[[group]]\nlr_scale=1\n",
+                          "[[group]]\nmatch=''\n",
+                          "[[group]]\nmatch='a'\nfrozen=1\n",
+                          "[[group]]\nmatch='a'\nlr=1\n",
+                          "[policy]\nmode='sync'\n",
+                          "[policy]\nquorum=3\n",
+                          "[policy]\nack='never'\n",
+                          "[policy]\nack=1\n",
+                          "[keep]\nsnapshots=3\n",
+                          "[schedule]\nkind='cosine'\n",
+                          "[combine]\nkind='best'\n",
+                          "[other]\n",
+                          "x = 1\n",
+                          "[optimizer\n",
+                          "[optimizer]\n\"lr eps\" = 1\n",
+                          "[optimizer]\nlr = 1\nlr = 2\n"}) {
     const auto config = parse_config(bad);
     ASSERT_FALSE(config) << bad;
     EXPECT_EQ(config.error().code, Errc::kInvalid);
-    EXPECT_NE(config.error().detail.find("descent.toml line "), std::string::npos) << bad << config.error().detail;
+    EXPECT_NE(config.error().detail.find("descent.toml line "), std::string::npos)
+        << bad << config.error().detail;
     EXPECT_EQ(config.error().detail.find('\n'), std::string::npos) << bad;
   }
 }
 
 TEST(Config, RenderedTextReadsBack) {
-  for (const Optimizer optimizer : {Optimizer::kSgd, Optimizer::kMomentum, Optimizer::kNesterov, Optimizer::kAdam,
-                                    Optimizer::kAdamw}) {
+  for (const Optimizer optimizer :
+       {Optimizer::kSgd, Optimizer::kMomentum, Optimizer::kNesterov, Optimizer::kAdam, Optimizer::kAdamw}) {
     DescentConfig config = default_config(optimizer);
     config.lr = 0.1 / 3;
     config.ack = Ack::kCommitted;

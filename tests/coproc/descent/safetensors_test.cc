@@ -42,7 +42,8 @@ TEST(Safetensors, ReadsWhatItWrites) {
 
 TEST(Safetensors, OrderIsThatOfTheData) {
   const auto header = parse(R"({"b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]},)"
-                            R"("a":{"data_offsets":[0,4],"shape":[1],"dtype":"F32"}}   )", 8);
+                            R"("a":{"data_offsets":[0,4],"shape":[1],"dtype":"F32"}}   )",
+                            8);
   ASSERT_TRUE(header) << header.error().message();
   EXPECT_EQ(header.value().tensors[0].name, "a");
   EXPECT_EQ(header.value().tensors[1].name, "b");
@@ -95,7 +96,8 @@ TEST(Safetensors, RefusesWhatIsNotExact) {
     const auto header = parse(c.json, c.data);
     ASSERT_FALSE(header) << c.json;
     EXPECT_EQ(header.error().code, Errc::kInvalid);
-    EXPECT_NE(header.error().detail.find(c.why), std::string::npos) << c.json << " -> " << header.error().detail;
+    EXPECT_NE(header.error().detail.find(c.why), std::string::npos)
+        << c.json << " -> " << header.error().detail;
     EXPECT_EQ(header.error().detail.find('\n'), std::string::npos);
   }
   EXPECT_FALSE(parse(std::string("{}\0", 3), 0));
