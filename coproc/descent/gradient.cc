@@ -106,11 +106,16 @@ struct Landed {
   Mapping mapping;
 };
 
-Result<Landed> map_landed(const UniqueFd& fd) {
+// kept: a map of the same file, used where it has the right size still.
+Result<Landed> map_landed(const UniqueFd& fd, Mapping kept = {}) {
   Landed out;
   GRADFS_TRY(out.header, read_safetensors(fd.get()));
   if (out.header.tensors.empty()) return invalid("the file has no tensors");
-  GRADFS_TRY(out.mapping, Mapping::map(fd, out.header.data_start + out.header.data_bytes, false));
+  out.mapping = std::move(kept);
+  const std::uint64_t bytes = out.header.data_start + out.header.data_bytes;
+  if (out.mapping.size() != bytes) {
+    GRADFS_TRY(out.mapping, Mapping::map(fd, bytes, false, true));
+  }
   return out;
 }
 
@@ -154,8 +159,8 @@ Result<GradientMetadata> parse_gradient_metadata(const Metadata& metadata) {
   return out;
 }
 
-Result<Gradient> open_gradient(const ModelLayout& model, const UniqueFd& fd, ThreadPool& pool) {
-  GRADFS_TRY(Landed landed, map_landed(fd));
+Result<Gradient> open_gradient(const ModelLayout& model, const UniqueFd& fd, ThreadPool& pool, Mapping kept) {
+  GRADFS_TRY(Landed landed, map_landed(fd, std::move(kept)));
   Gradient out;
   GRADFS_TRY(out.metadata_, parse_gradient_metadata(landed.header.metadata));
   out.scale_ = static_cast<float>(1.0 / out.metadata_.loss_scale);

@@ -44,10 +44,12 @@ class Gradient {
   // What each element is multiplied by: 1 / loss_scale, rounded once (as torch's GradScaler does).
   [[nodiscard]] float scale() const noexcept { return scale_; }
   [[nodiscard]] const Mapping& mapping() const noexcept { return mapping_; }
+  // Gives the map away, for the next gradient in the same file. Nothing else of this object may be used then.
+  [[nodiscard]] Mapping take_mapping() noexcept { return std::move(mapping_); }
   [[nodiscard]] std::uint64_t layout_hash() const noexcept { return layout_hash_; }
 
  private:
-  friend Result<Gradient> open_gradient(const ModelLayout&, const UniqueFd&, ThreadPool&);
+  friend Result<Gradient> open_gradient(const ModelLayout&, const UniqueFd&, ThreadPool&, Mapping);
   GradientMetadata metadata_;
   Mapping mapping_;
   std::vector<const std::byte*> data_;
@@ -56,11 +58,13 @@ class Gradient {
   float scale_ = 1.0F;
 };
 
+// kept: what take_mapping() gave for an earlier gradient in this very file (a slot), or nothing.
 // fd: the landed file, opened for reading; may be closed afterwards. Every tensor must be one of the model's,
 // F32, of the same shape; a subset is fine. kInvalid: format, metadata, name, shape, dtype, no tensors.
 // kNotFinite: names the tensor and the element (after scaling). kIo: the file shrank meanwhile. Uses the
 // pool; any thread.
-Result<Gradient> open_gradient(const ModelLayout& model, const UniqueFd& fd, ThreadPool& pool);
+Result<Gradient> open_gradient(const ModelLayout& model, const UniqueFd& fd, ThreadPool& pool,
+                               Mapping kept = {});
 
 // A validated file that replaces all parameters, or all optimizer state. Movable; owns the map.
 class Assignment {

@@ -45,11 +45,11 @@ Mapping::~Mapping() {
   if (data_ != nullptr) ::munmap(data_, size_);
 }
 
-Result<Mapping> Mapping::map(const UniqueFd& fd, std::size_t size, bool writable) {
+Result<Mapping> Mapping::map(const UniqueFd& fd, std::size_t size, bool writable, bool populate) {
   Mapping out;
   if (size == 0) return out;
   const int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
-  void* address = ::mmap(nullptr, size, protection, MAP_SHARED, fd.get(), 0);
+  void* address = ::mmap(nullptr, size, protection, MAP_SHARED | (populate ? MAP_POPULATE : 0), fd.get(), 0);
   if (address == MAP_FAILED) return errno_error("mmap");
   out.data_ = static_cast<std::byte*>(address);
   out.size_ = size;

@@ -49,7 +49,8 @@ class Mapping {
   ~Mapping();
 
   // Shared map; size 0 gives an empty map. writable needs a descriptor opened O_RDWR.
-  static Result<Mapping> map(const UniqueFd& fd, std::size_t size, bool writable);
+  // populate: page tables are filled at once, for a file that will be read from end to end.
+  static Result<Mapping> map(const UniqueFd& fd, std::size_t size, bool writable, bool populate = false);
 
   [[nodiscard]] std::byte* data() const noexcept { return data_; }
   [[nodiscard]] std::size_t size() const noexcept { return size_; }

@@ -8,6 +8,8 @@ namespace {
 // Applied numbers are forgotten in batches: often enough to free landed images, seldom enough to cost
 // nothing.
 constexpr std::int64_t kRetireEvery_ns = 20 * kMillisecond_ns;
+constexpr std::int64_t kSlotMapIdle_ns = 10 * kSecond_ns;
+constexpr std::size_t kSlotMapsMax = 64;
 constexpr std::int64_t kRetireTimeout_ns = 30 * kSecond_ns;
 
 }  // namespace
@@ -95,7 +97,11 @@ Task<> BoundModel::apply_loop() {
     number->phase = Number::Phase::kApplying;
     Result<void> result = ok();
     if (number->input) {
-      co_await applier_.run([&] { result = apply_input(*number); });
+      if (is_small()) {
+        result = apply_input(*number);
+      } else {
+        co_await applier_.run([&] { result = apply_input(*number); });
+      }
     } else {
       result = number->outcome;  // its bytes could not be read back after a restart
     }
@@ -132,6 +138,11 @@ void BoundModel::number_applied(Number& number) {
     }
     note_applied();
   }
+  auto* gradient = number.input ? std::get_if<Gradient>(&*number.input) : nullptr;
+  if (gradient != nullptr && number.kind == wire::SLOT_SYNC && !number.staged &&
+      slot_maps_.size() < kSlotMapsMax) {
+    slot_maps_[number.inode] = {gradient->take_mapping(), context_.executor.clock().now_ns()};
+  }
   number.input.reset();  // unmaps the landed file
   number.phase = Number::Phase::kDone;
   number.changed.notify_all();
@@ -147,10 +158,17 @@ Task<Result<void>> BoundModel::wait_applied(Sequence sequence) {
   co_return ok();
 }
 
+// A map of a slot that nobody pushes any more would keep its memory after an unlink.
+void BoundModel::prune_slot_maps() {
+  const std::int64_t oldest_ns = context_.executor.clock().now_ns() - kSlotMapIdle_ns;
+  std::erase_if(slot_maps_, [&](const auto& entry) { return entry.second.used_ns < oldest_ns; });
+}
+
 Task<> BoundModel::retire_loop() {
   while (!stopping_) {
     if (retired_ == applied_) {
-      co_await applied_changed_.wait(-1);
+      co_await applied_changed_.wait(kSlotMapIdle_ns);
+      prune_slot_maps();
       continue;
     }
     co_await applied_changed_.wait(kRetireEvery_ns);

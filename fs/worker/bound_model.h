@@ -75,6 +75,7 @@ class BoundModel {
     wire::PushKind kind = wire::PUSH_NONE;
     InodeId inode;
     std::optional<Input> input;
+    bool staged = false;  // the input is a copy of what landed
     Result<void> outcome = Error(Errc::kUnavailable);
     enum class Phase { kQueued, kApplying, kDone } phase = Phase::kQueued;
     Notify changed;
@@ -90,6 +91,11 @@ class BoundModel {
 
   BoundModel(const WorkerContext& context, wire::BindingState state);
 
+  // A pass over a small model takes about as long as waking another thread for it, so the executor's own
+  // makes it (with the compute pool). What else the executor has to do waits a millisecond or two.
+  [[nodiscard]] bool is_small() const { return layout_->parameters() <= kSmallParameters; }
+  static constexpr std::uint64_t kSmallParameters = 4'000'000;
+
   // bound_model.cc
   Result<void> open_engine();
   Task<> apply_loop();
@@ -101,7 +107,8 @@ class BoundModel {
   // staging.cc: from bytes to an Input
   Task<Result<Input>> stage(const wire::PushRequest& request);
   Task<Result<Input>> stage_config(std::string text, std::uint64_t known_optimizer_inode);
-  Result<Input> stage_file(wire::PushKind kind, const UniqueFd& image);
+  Result<Input> stage_file(wire::PushKind kind, const UniqueFd& image, Mapping kept = {});
+  void prune_slot_maps();
   Task<Result<UniqueFd>> make_optimizer_file(Optimizer optimizer, InodeId* inode);
   Task<Result<std::shared_ptr<Number>>> number_from_row(wire::CommittedPush row);
 
@@ -143,6 +150,13 @@ class BoundModel {
   InodeId applied_optimizer_;
   Sequence retired_;
   Notify applied_changed_;
+
+  // Slots are pushed again and again: their maps are kept from one push to the next.
+  struct SlotMap {
+    Mapping mapping;
+    std::int64_t used_ns = 0;
+  };
+  std::map<InodeId, SlotMap> slot_maps_;
 
   std::map<IdentityKey, std::shared_ptr<ActivePush>> active_;
   bool stopping_ = false;

@@ -221,6 +221,7 @@ Task<Result<void>> BoundModel::freeze(Number& number) {
     });
     if (input && number.phase == Number::Phase::kQueued) {
       number.input.emplace(std::move(input).value());
+      number.staged = true;
       co_return ok();
     }
   }

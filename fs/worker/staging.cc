@@ -36,16 +36,25 @@ Task<Result<BoundModel::Input>> BoundModel::stage(const wire::PushRequest& reque
   }
   GRADFS_CO_TRY(UniqueFd image, context_.store.open_image(InodeId{request.inode()}, false));
   Result<Input> input = Error(Errc::kIo);
-  co_await context_.blocking.run([&] { input = stage_file(request.kind(), image); });
+  Mapping kept;
+  if (const auto found = slot_maps_.find(InodeId{request.inode()}); found != slot_maps_.end()) {
+    kept = std::move(found->second.mapping);
+    slot_maps_.erase(found);
+  }
+  if (is_small() && queue_.empty()) {
+    input = stage_file(request.kind(), image, std::move(kept));
+  } else {
+    co_await context_.blocking.run([&] { input = stage_file(request.kind(), image, std::move(kept)); });
+  }
   co_return input;
 }
 
-Result<BoundModel::Input> BoundModel::stage_file(wire::PushKind kind, const UniqueFd& image) {
+Result<BoundModel::Input> BoundModel::stage_file(wire::PushKind kind, const UniqueFd& image, Mapping kept) {
   switch (kind) {
     case wire::GRADIENT_CLOSE:
     case wire::GRADIENT_RENAME:
     case wire::SLOT_SYNC: {
-      GRADFS_TRY(Gradient gradient, open_gradient(*layout_, image, context_.compute));
+      GRADFS_TRY(Gradient gradient, open_gradient(*layout_, image, context_.compute, std::move(kept)));
       return Input(std::move(gradient));
     }
     case wire::ASSIGN_MODEL: {
@@ -109,6 +118,7 @@ Task<Result<std::shared_ptr<BoundModel::Number>>> BoundModel::number_from_row(wi
     input = co_await stage_config(record.config_text(), record.new_optimizer());
   } else {
     auto image = context_.store.open_staged(binding(), number->sequence);
+    number->staged = static_cast<bool>(image);
     if (!image) image = context_.store.open_image(number->inode, false);
     if (image) {
       co_await context_.blocking.run([&] { input = stage_file(row.kind(), image.value()); });
