@@ -5,6 +5,7 @@
 #include <atomic>
 #include <charconv>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 
 #include "coproc/descent/kernels.h"
@@ -39,6 +40,8 @@ Result<double> number(const std::string& key, const std::string& text) {
   if (end != text.data() + text.size() || (ec != std::errc() && ec != std::errc::result_out_of_range)) {
     return invalid("__metadata__ " + key + " is '" + text + "'; it must be a number");
   }
+  // from_chars leaves the value alone then; this gives infinity, or zero.
+  if (ec == std::errc::result_out_of_range) return std::strtod(text.c_str(), nullptr);
   return value;
 }
 

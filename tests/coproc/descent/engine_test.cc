@@ -1,0 +1,391 @@
+#include "coproc/descent/engine.h"
+
+#include "tests/coproc/descent/model_files.h"
+
+namespace gradfs {
+namespace {
+
+// The rules, one element after the other, written from PyTorch's description.
+struct Reference {
+  struct Tensor {
+    std::string name;
+    Floats param, first, second;
+    std::uint64_t step = 0;
+  };
+  std::vector<Tensor> tensors;
+
+  explicit Reference(const std::vector<Piece>& pieces) {
+    for (const Piece& piece : pieces) {
+      const Floats zeros(piece.values.size(), 0.0F);
+      tensors.push_back({piece.tensor.name, piece.values, zeros, zeros});
+    }
+  }
+
+  void apply(const DescentConfig& config, const std::vector<Piece>& gradient, double loss_scale = 1.0) {
+    for (const Piece& piece : gradient) {
+      for (Tensor& tensor : tensors) {
+        if (tensor.name == piece.tensor.name) apply(config, tensor, piece.values, loss_scale);
+      }
+    }
+  }
+
+  static void apply(const DescentConfig& config, Tensor& tensor, const Floats& gradient, double loss_scale) {
+    const DescentConfig::ForTensor own = config.for_tensor(tensor.name);
+    if (own.frozen) return;
+    ++tensor.step;
+    const auto scale = static_cast<float>(1.0 / loss_scale);
+    const bool adam = config.optimizer == Optimizer::kAdam || config.optimizer == Optimizer::kAdamw;
+    for (std::size_t i = 0; i < gradient.size(); ++i) {
+      const float g = gradient[i] * scale;
+      adam ? adam_element(config, own, tensor, i, g) : sgd_element(config, own, tensor, i, g);
+    }
+  }
+
+  static void sgd_element(const DescentConfig& config, const DescentConfig::ForTensor& own, Tensor& tensor,
+                          std::size_t i, float g) {
+    float& p = tensor.param[i];
+    const auto mu = static_cast<float>(config.momentum);
+    if (own.weight_decay != 0) g = std::fma(p, static_cast<float>(own.weight_decay), g);
+    if (config.optimizer != Optimizer::kSgd) {
+      float& buffer = tensor.first[i];
+      const float kept = buffer * mu;
+      buffer = tensor.step == 1 ? g : std::fma(g, static_cast<float>(1.0 - config.dampening), kept);
+      g = config.optimizer == Optimizer::kNesterov ? std::fma(buffer, mu, g) : buffer;
+    }
+    p = std::fma(g, static_cast<float>(-own.lr), p);
+  }
+
+  static void adam_element(const DescentConfig& config, const DescentConfig::ForTensor& own, Tensor& tensor,
+                           std::size_t i, float g) {
+    float& p = tensor.param[i];
+    float& mean = tensor.first[i];
+    float& square = tensor.second[i];
+    if (config.optimizer == Optimizer::kAdamw) {
+      p *= static_cast<float>(1.0 - own.lr * own.weight_decay);
+    } else if (own.weight_decay != 0) {
+      g = std::fma(p, static_cast<float>(own.weight_decay), g);
+    }
+    const auto steps = static_cast<double>(tensor.step);
+    const float old_mean = mean * static_cast<float>(config.beta1);
+    mean = std::fma(g, static_cast<float>(1.0 - config.beta1), old_mean);
+    const float old_square = square * static_cast<float>(config.beta2);
+    const float part = static_cast<float>(1.0 - config.beta2) * g;
+    square = std::fma(part, g, old_square);
+    const float root = std::sqrt(square) / static_cast<float>(std::sqrt(1.0 - std::pow(config.beta2, steps)));
+    const float denominator = root + static_cast<float>(config.eps);
+    const float change = static_cast<float>(-(own.lr / (1.0 - std::pow(config.beta1, steps)))) * mean;
+    const float quotient = change / denominator;
+    p += quotient;
+  }
+};
+
+DescentConfig config_of(Optimizer optimizer) {
+  DescentConfig config = default_config(optimizer);
+  config.lr = 0.03;
+  config.weight_decay = 0.02;
+  if (optimizer == Optimizer::kMomentum) config.dampening = 0.25;
+  return config;
+}
+
+class EngineTest : public ::testing::Test {
+ protected:
+  void start(Optimizer optimizer, std::uint32_t slots = 2) {
+    files = std::make_unique<ModelFiles>(shapes, optimizer, slots);
+    reference = std::make_unique<Reference>(all_pieces(shapes, 1));
+    reopen();
+  }
+  void reopen() {
+    engine.reset();
+    auto opened = files->open(pool);
+    ASSERT_TRUE(opened) << opened.error().message();
+    engine = std::move(opened.value());
+  }
+  [[nodiscard]] Sequence next() const { return Sequence(engine->watermark().value + 1); }
+
+  [[nodiscard]] Gradient landed(const std::vector<Piece>& pieces, const Metadata& metadata = {},
+                                std::uint64_t alignment = kSafetensorsAlignment) {
+    const UniqueFd fd = safetensors_file(pieces, metadata, alignment);
+    auto gradient = open_gradient(*files->layout, fd, pool);
+    EXPECT_TRUE(gradient) << gradient.error().message();
+    return std::move(gradient.value());
+  }
+  void apply(const DescentConfig& config, const Gradient& gradient) {
+    const auto result = engine->apply_gradient(next(), config, gradient);
+    ASSERT_TRUE(result) << result.error().message();
+  }
+  void apply(const DescentConfig& config, const std::vector<Piece>& pieces) {
+    apply(config, landed(pieces));
+    reference->apply(config, pieces);
+  }
+
+  // Parameters, states and steps, of the files.
+  void expect_reference() const {
+    const Optimizer optimizer = engine->optimizer();
+    for (std::uint32_t i = 0; i < reference->tensors.size(); ++i) {
+      const Reference::Tensor& tensor = reference->tensors[i];
+      EXPECT_TRUE(same_bits(files->parameters(i), tensor.param)) << tensor.name;
+      const Floats* states[] = {&tensor.first, &tensor.second};
+      for (std::uint32_t s = 0; s < engine->optimizer_layout().state_count(); ++s) {
+        EXPECT_TRUE(same_bits(files->state(optimizer, i, s), *states[s])) << tensor.name << " state " << s;
+      }
+      EXPECT_EQ(engine->step(i), tensor.step) << tensor.name;
+      EXPECT_EQ(files->mirrored_step(optimizer, i), static_cast<float>(tensor.step)) << tensor.name;
+    }
+  }
+
+  std::vector<NamedShape> shapes = small_model();
+  ThreadPool pool{3};
+  std::unique_ptr<ModelFiles> files;
+  std::unique_ptr<Reference> reference;
+  std::unique_ptr<Engine> engine;
+};
+
+TEST_F(EngineTest, EveryOptimizerMatchesTheReference) {
+  for (const Optimizer optimizer : kAllOptimizers) {
+    for (const double decay : {0.0, 0.02}) {
+      SCOPED_TRACE(to_text(optimizer));
+      start(optimizer);
+      DescentConfig config = config_of(optimizer);
+      config.weight_decay = decay;
+      for (std::uint32_t step = 0; step < 6; ++step) {
+        apply(config, all_pieces(shapes, 10 + step));
+        if (step == 2) reopen();
+        expect_reference();
+      }
+      EXPECT_EQ(engine->version(), 6U);
+    }
+  }
+}
+
+TEST_F(EngineTest, ManyStripesOnManyThreads) {
+  shapes.push_back({"huge", {150, kStripeParameters}});
+  start(Optimizer::kAdam, 3);
+  for (std::uint32_t step = 0; step < 3; ++step) {
+    apply(config_of(Optimizer::kAdam), all_pieces(shapes, 20 + step));
+  }
+  expect_reference();
+}
+
+TEST_F(EngineTest, MissingTensorsTakeNoStepAndNoDecay) {
+  for (const Optimizer optimizer : kAllOptimizers) {
+    SCOPED_TRACE(to_text(optimizer));
+    start(optimizer);
+    const auto all = all_pieces(shapes, 2);
+    apply(config_of(optimizer), {all[1], all[2]});
+    apply(config_of(optimizer), all);
+    apply(config_of(optimizer), {all[4], all[0]});
+    expect_reference();
+    EXPECT_EQ(engine->step(0), 2U);
+    EXPECT_EQ(engine->step(3), 1U);
+    EXPECT_EQ(engine->version(), 3U);
+  }
+}
+
+TEST_F(EngineTest, GroupsScaleAndFreeze) {
+  for (const Optimizer optimizer : kAllOptimizers) {
+    SCOPED_TRACE(to_text(optimizer));
+    start(optimizer);
+    DescentConfig config = config_of(optimizer);
+    config.groups = {{"fc1.*", std::nullopt, 0.25, std::nullopt},
+                     {"*.bias", 0.0, std::nullopt, std::nullopt},
+                     {"big", std::nullopt, std::nullopt, true}};
+    const Floats before = files->parameters(2);
+    apply(config, all_pieces(shapes, 3));
+    apply(config, all_pieces(shapes, 4));
+    EXPECT_TRUE(same_bits(files->parameters(2), before));
+    EXPECT_EQ(engine->step(2), 0U);
+    config.groups.pop_back();
+    apply(config, all_pieces(shapes, 5));
+    expect_reference();
+  }
+}
+
+TEST_F(EngineTest, MisalignedGradients) {
+  start(Optimizer::kAdamw);
+  int misaligned = 0;
+  for (std::uint32_t pad = 0; pad < 4; ++pad) {
+    const auto pieces = all_pieces(shapes, 6 + pad);
+    const Gradient gradient = landed(pieces, {{"run", std::string(pad, 'x')}}, 1);
+    misaligned += reinterpret_cast<std::uintptr_t>(gradient.data(0)) % 4 != 0 ? 1 : 0;
+    apply(config_of(Optimizer::kAdamw), gradient);
+    reference->apply(config_of(Optimizer::kAdamw), pieces);
+  }
+  EXPECT_EQ(misaligned, 3);
+  expect_reference();
+}
+
+TEST_F(EngineTest, LossScaleDivides) {
+  for (const char* scale : {"1024", "3000", "0.7"}) {
+    start(Optimizer::kNesterov);
+    const auto pieces = all_pieces(shapes, 7);
+    const DescentConfig config = config_of(Optimizer::kNesterov);
+    apply(config, landed(pieces, {{"loss_scale", scale}}));
+    reference->apply(config, pieces, std::strtod(scale, nullptr));
+    expect_reference();
+  }
+}
+
+TEST_F(EngineTest, ANumberIsTakenOnce) {
+  start(Optimizer::kAdam);
+  const DescentConfig config = config_of(Optimizer::kAdam);
+  const Gradient gradient = landed(all_pieces(shapes, 8));
+  apply(config, gradient);
+  apply(config, gradient);
+  const std::string model = content(files->model);
+  const std::string state = content(files->states[Optimizer::kAdam]);
+  const std::string control = content(files->control);
+  for (const std::uint64_t again : {1U, 2U}) {
+    EXPECT_TRUE(engine->apply_gradient(Sequence(again), config, gradient));
+    EXPECT_TRUE(engine->apply_void(Sequence(again)));
+    EXPECT_TRUE(engine->apply_config(Sequence(again), config_of(Optimizer::kSgd)));
+  }
+  for (const std::uint64_t later : {4U, 100U}) {
+    EXPECT_EQ(code_of(engine->apply_gradient(Sequence(later), config, gradient)), Errc::kInvalid);
+    EXPECT_EQ(code_of(engine->apply_void(Sequence(later))), Errc::kInvalid);
+    EXPECT_EQ(code_of(engine->apply_config(Sequence(later), config)), Errc::kInvalid);
+  }
+  EXPECT_EQ(code_of(engine->apply_gradient(Sequence(3), config_of(Optimizer::kAdamw), gradient)),
+            Errc::kInvalid);
+  EXPECT_EQ(content(files->model), model);
+  EXPECT_EQ(content(files->states[Optimizer::kAdam]), state);
+  EXPECT_EQ(content(files->control), control);
+}
+
+TEST_F(EngineTest, Assigns) {
+  start(Optimizer::kAdam);
+  const DescentConfig config = config_of(Optimizer::kAdam);
+  apply(config, all_pieces(shapes, 2));
+
+  auto pieces = all_pieces(shapes, 3);
+  std::swap(pieces[0], pieces[3]);  // any order
+  const UniqueFd model = safetensors_file(pieces, {}, 1);
+  ASSERT_TRUE(engine->apply_assign(Sequence(2), open_assign(*files->layout, model, pool).value()));
+  for (const Piece& piece : pieces) {
+    reference->tensors[*files->layout->find(piece.tensor.name)].param = piece.values;
+  }
+  expect_reference();
+  EXPECT_EQ(engine->version(), 2U);
+
+  const UniqueFd state = state_file(*files->layout, Optimizer::kAdam, 4);
+  const auto assignment = open_optimizer_assign(*files->layout, engine->optimizer_layout(), state, pool);
+  ASSERT_TRUE(assignment) << assignment.error().message();
+  ASSERT_TRUE(engine->apply_assign(Sequence(3), assignment.value()));
+  const OptimizerLayout& layout = engine->optimizer_layout();
+  const std::string bytes = content(state);
+  ASSERT_EQ(layout.file_bytes() % 4096, bytes.size() % 4096);
+  const std::size_t data = layout.header().size();
+  EXPECT_EQ(content(files->states[Optimizer::kAdam]).substr(data),
+            bytes.substr(bytes.size() - (layout.file_bytes() - data)));
+  EXPECT_EQ(engine->version(), 2U);
+  for (std::uint32_t i = 0; i < shapes.size(); ++i) {
+    reference->tensors[i].first = files->state(Optimizer::kAdam, i, 0);
+    reference->tensors[i].second = files->state(Optimizer::kAdam, i, 1);
+    reference->tensors[i].step = assignment.value().steps()[i];
+    EXPECT_GE(engine->step(i), 3U);
+  }
+  apply(config, all_pieces(shapes, 5));
+  reopen();
+  expect_reference();
+  EXPECT_EQ(engine->version(), 3U);
+}
+
+TEST_F(EngineTest, AStateIsAssignedToItsOwnOptimizer) {
+  start(Optimizer::kAdam);
+  const OptimizerLayout other = OptimizerLayout::make(*files->layout, Optimizer::kMomentum).value();
+  const UniqueFd state = state_file(*files->layout, Optimizer::kMomentum, 4);
+  const auto assignment = open_optimizer_assign(*files->layout, other, state, pool);
+  ASSERT_TRUE(assignment);
+  EXPECT_EQ(code_of(engine->apply_assign(Sequence(1), assignment.value())), Errc::kInvalid);
+  EXPECT_EQ(engine->watermark(), Sequence(0));
+}
+
+TEST_F(EngineTest, SwitchOfOptimizer) {
+  start(Optimizer::kSgd);
+  apply(config_of(Optimizer::kSgd), all_pieces(shapes, 2));
+  const auto switch_to = [&](Optimizer optimizer) {
+    const std::string old = content(files->states[engine->optimizer()]);
+    const Optimizer before = engine->optimizer();
+    files->initialise(optimizer);
+    const auto result = engine->apply_config(next(), config_of(optimizer), files->state_of(optimizer));
+    ASSERT_TRUE(result) << result.error().message();
+    EXPECT_EQ(engine->optimizer(), optimizer);
+    EXPECT_EQ(content(files->states[before]), old);
+    expect_reference();
+  };
+  const auto forget = [&] {
+    for (auto& tensor : reference->tensors) {
+      tensor.step = 0;
+      tensor.first = tensor.second = Floats(tensor.param.size(), 0.0F);
+    }
+  };
+  EXPECT_EQ(code_of(engine->apply_config(next(), config_of(Optimizer::kAdam))), Errc::kInvalid);
+  EXPECT_EQ(engine->apply_config(next(), config_of(Optimizer::kAdam), files->state_of(Optimizer::kSgd))
+                .error()
+                .code,
+            Errc::kCorrupt);
+  EXPECT_EQ(engine->optimizer(), Optimizer::kSgd);
+  forget();
+  switch_to(Optimizer::kAdam);
+  apply(config_of(Optimizer::kAdam), all_pieces(shapes, 3));
+  switch_to(Optimizer::kAdamw);  // keeps
+  apply(config_of(Optimizer::kAdamw), all_pieces(shapes, 4));
+  reopen();
+  expect_reference();
+  forget();
+  switch_to(Optimizer::kNesterov);
+  apply(config_of(Optimizer::kNesterov), all_pieces(shapes, 5));
+  switch_to(Optimizer::kMomentum);  // keeps
+  apply(config_of(Optimizer::kMomentum), all_pieces(shapes, 6));
+  ASSERT_TRUE(engine->apply_config(next(), config_of(Optimizer::kMomentum)));  // the same: no file
+  expect_reference();
+  EXPECT_EQ(engine->watermark(), Sequence(10));
+  EXPECT_EQ(engine->version(), 5U);
+}
+
+TEST_F(EngineTest, VoidUsesANumberUp) {
+  start(Optimizer::kMomentum);
+  ASSERT_TRUE(engine->apply_void(Sequence(1)));
+  apply(config_of(Optimizer::kMomentum), all_pieces(shapes, 2));
+  ASSERT_TRUE(engine->apply_void(Sequence(3)));
+  apply(config_of(Optimizer::kMomentum), all_pieces(shapes, 3));
+  expect_reference();
+  EXPECT_EQ(engine->watermark(), Sequence(4));
+  EXPECT_EQ(engine->version(), 2U);
+}
+
+TEST_F(EngineTest, StartsAtAGivenWatermark) {
+  start(Optimizer::kSgd);
+  engine.reset();
+  ASSERT_TRUE(format_control(files->control.get(), *files->layout, {Optimizer::kSgd, 1, Sequence(41), 17}));
+  reopen();
+  EXPECT_EQ(engine->version(), 17U);
+  apply(config_of(Optimizer::kSgd), all_pieces(shapes, 2));
+  expect_reference();
+  EXPECT_EQ(engine->watermark(), Sequence(42));
+  EXPECT_EQ(engine->version(), 18U);
+}
+
+TEST_F(EngineTest, RefusesFilesThatDoNotBelongTogether) {
+  start(Optimizer::kAdam);
+  engine.reset();
+  const auto refusal = [&] { return code_of(files->open(pool)); };
+  const std::string control = content(files->control);
+  ModelFiles other({{"fc1.weight", {5, 3}}}, Optimizer::kAdam);
+  for (const std::string& bad :
+       {std::string(), std::string(4096, '\0'), control.substr(0, control.size() - 1), control + "x",
+        "X" + control.substr(1), content(other.control)}) {
+    set_content(files->control, bad);
+    EXPECT_EQ(refusal(), Errc::kCorrupt) << bad.size();
+  }
+  set_content(files->control, control);
+  const std::string state = content(files->states[Optimizer::kAdam]);
+  set_content(files->states[Optimizer::kAdam], content(other.states[Optimizer::kAdam]));
+  EXPECT_EQ(refusal(), Errc::kCorrupt);
+  set_content(files->states[Optimizer::kAdam], state);
+  EXPECT_EQ(refusal(), Errc::kOk);
+  EXPECT_EQ(code_of(format_control(files->control.get(), *files->layout, {Optimizer::kSgd, 0, {}, 0})),
+            Errc::kInvalid);
+}
+
+}  // namespace
+}  // namespace gradfs
