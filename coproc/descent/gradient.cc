@@ -162,22 +162,35 @@ Result<GradientMetadata> parse_gradient_metadata(const Metadata& metadata) {
   return out;
 }
 
-Result<Gradient> open_gradient(const ModelLayout& model, const UniqueFd& fd, ThreadPool& pool, Mapping kept) {
+Result<Gradient> open_gradient_unchecked(const ModelLayout& model, const UniqueFd& fd, Mapping kept) {
   GRADFS_TRY(Landed landed, map_landed(fd, std::move(kept)));
   Gradient out;
   GRADFS_TRY(out.metadata_, parse_gradient_metadata(landed.header.metadata));
   out.scale_ = static_cast<float>(1.0 / out.metadata_.loss_scale);
   out.layout_hash_ = model.hash();
   out.data_.resize(model.tensors().size(), nullptr);
-  std::vector<Piece> pieces;
   for (const TensorEntry& entry : landed.header.tensors) {
     GRADFS_TRY(const std::uint32_t tensor, match_tensor(model, entry));
     out.data_[tensor] = landed.mapping.data() + landed.header.data_start + entry.begin;
-    pieces.push_back({&entry.name, out.data_[tensor], entry.count()});
     ++out.present_;
   }
-  GRADFS_TRYV(check_finite(pieces, landed.mapping, out.scale_, pool));
   out.mapping_ = std::move(landed.mapping);
+  return out;
+}
+
+Result<void> check_values(const ModelLayout& model, const Gradient& gradient, ThreadPool& pool) {
+  std::vector<Piece> pieces;
+  for (std::uint32_t tensor = 0; tensor < model.tensors().size(); ++tensor) {
+    if (gradient.data(tensor) == nullptr) continue;
+    const ModelTensor& known = model.tensors()[tensor];
+    pieces.push_back({&known.name, gradient.data(tensor), known.count});
+  }
+  return check_finite(pieces, gradient.mapping(), gradient.scale(), pool);
+}
+
+Result<Gradient> open_gradient(const ModelLayout& model, const UniqueFd& fd, ThreadPool& pool, Mapping kept) {
+  GRADFS_TRY(Gradient out, open_gradient_unchecked(model, fd, std::move(kept)));
+  GRADFS_TRYV(check_values(model, out, pool));
   return out;
 }
 

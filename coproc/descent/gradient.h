@@ -49,7 +49,7 @@ class Gradient {
   [[nodiscard]] std::uint64_t layout_hash() const noexcept { return layout_hash_; }
 
  private:
-  friend Result<Gradient> open_gradient(const ModelLayout&, const UniqueFd&, ThreadPool&, Mapping);
+  friend Result<Gradient> open_gradient_unchecked(const ModelLayout&, const UniqueFd&, Mapping);
   GradientMetadata metadata_;
   Mapping mapping_;
   std::vector<const std::byte*> data_;
@@ -65,6 +65,10 @@ class Gradient {
 // pool; any thread.
 Result<Gradient> open_gradient(const ModelLayout& model, const UniqueFd& fd, ThreadPool& pool,
                                Mapping kept = {});
+// The same in two steps: all but the values, which costs little, and then every value. No engine may see a
+// gradient before its values are checked.
+Result<Gradient> open_gradient_unchecked(const ModelLayout& model, const UniqueFd& fd, Mapping kept = {});
+Result<void> check_values(const ModelLayout& model, const Gradient& gradient, ThreadPool& pool);
 
 // A validated file that replaces all parameters, or all optimizer state. Movable; owns the map.
 class Assignment {

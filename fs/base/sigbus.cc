@@ -43,7 +43,7 @@ bool run_guarded(std::span<const std::byte> range, void (*body)(void*), void* co
   guard.begin = range.data();
   guard.end = range.data() + range.size();
   guard.outer = innermost;
-  if (sigsetjmp(guard.back, 0) != 0) return false;
+  if (sigsetjmp(guard.back, 1) != 0) return false;  // with the mask: a runtime may have blocked all signals
   innermost = &guard;
   body(context);
   innermost = guard.outer;

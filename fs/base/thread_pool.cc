@@ -11,6 +11,11 @@ namespace {
 
 constexpr auto kSpin = std::chrono::microseconds(50);
 
+constexpr std::uint64_t kOpen = 1ULL << 31;
+constexpr std::uint64_t kJoinedMask = kOpen - 1;
+
+std::uint64_t loop_of(std::uint64_t state) { return state >> 32; }
+
 void relax() {
 #if defined(__x86_64__)
   _mm_pause();
@@ -38,14 +43,16 @@ void ThreadPool::run(std::size_t count, Call call, void* context) {
   context_ = context;
   count_ = count;
   next_.store(0);
-  busy_.store(threads_.size());
-  {
-    const std::lock_guard lock(mutex_);
-    loop_.fetch_add(1);
+  if (count > 1 && !threads_.empty()) {
+    {
+      const std::lock_guard lock(mutex_);
+      state_.store((loop_of(state_.load()) + 1) << 32 | kOpen);
+    }
+    started_.notify_all();
   }
-  started_.notify_all();
   take_indices(0);
-  wait_for_threads();
+  state_.fetch_and(~kOpen);
+  wait_for_joined();
 }
 
 void ThreadPool::take_indices(std::size_t thread) {
@@ -58,37 +65,48 @@ void ThreadPool::take_indices(std::size_t thread) {
 
 void ThreadPool::serve(std::size_t thread) {
   std::uint64_t seen = 0;
-  while (wait_for_loop(seen)) {
-    ++seen;
+  while (join_loop(seen)) {
     take_indices(thread);
-    if (busy_.fetch_sub(1) == 1) {
+    const std::uint64_t left = state_.fetch_sub(1) - 1;
+    if ((left & (kOpen | kJoinedMask)) == 0) {
       const std::lock_guard lock(mutex_);
       finished_.notify_all();
     }
   }
 }
 
-// false: the pool is ending. Loops are numbered without gaps, because each waits for all threads.
-bool ThreadPool::wait_for_loop(std::uint64_t seen) {
-  const auto until = std::chrono::steady_clock::now() + kSpin;
-  while (std::chrono::steady_clock::now() < until) {
+// Waits for a loop after `seen` and joins it. false: the pool is ending.
+bool ThreadPool::join_loop(std::uint64_t& seen) {
+  auto until = std::chrono::steady_clock::now() + kSpin;
+  for (;;) {
+    std::uint64_t state = state_.load();
+    if (loop_of(state) != seen && (state & kOpen) != 0) {
+      if (!state_.compare_exchange_weak(state, state + 1)) continue;
+      seen = loop_of(state);
+      return true;
+    }
     if (stopping_.load()) return false;
-    if (loop_.load() != seen) return true;
-    relax();
+    if (std::chrono::steady_clock::now() < until) {
+      relax();
+      continue;
+    }
+    std::unique_lock lock(mutex_);
+    started_.wait(lock, [&] {
+      const std::uint64_t now = state_.load();
+      return stopping_.load() || (loop_of(now) != seen && (now & kOpen) != 0);
+    });
   }
-  std::unique_lock lock(mutex_);
-  started_.wait(lock, [&] { return stopping_.load() || loop_.load() != seen; });
-  return loop_.load() != seen;
 }
 
-void ThreadPool::wait_for_threads() {
+void ThreadPool::wait_for_joined() {
+  const auto is_empty = [this] { return (state_.load() & kJoinedMask) == 0; };
   const auto until = std::chrono::steady_clock::now() + kSpin;
   while (std::chrono::steady_clock::now() < until) {
-    if (busy_.load() == 0) return;
+    if (is_empty()) return;
     relax();
   }
   std::unique_lock lock(mutex_);
-  finished_.wait(lock, [&] { return busy_.load() == 0; });
+  finished_.wait(lock, is_empty);
 }
 
 }  // namespace gradfs

@@ -25,9 +25,10 @@ class ThreadPool {
 
   // Calls body(index, thread) once for each index below count, on all threads, and returns when all calls
   // have returned. thread: 0 .. threads() - 1, fixed for a thread; 0 is the caller. Indices are handed out in
-  // rising order. body must not throw, nor call parallel_for of the same pool. Any thread may call; a second
-  // caller waits for the first. After a loop the threads spin for about 50 us before they sleep, so that the
-  // next one starts at once.
+  // rising order. A thread that comes late, because its processor has other work, is not waited for. body
+  // must not throw, nor call parallel_for of the same pool. Any thread may call; a second caller waits for
+  // the first. After a loop the threads spin for about 50 us before they sleep, so that the next one starts
+  // at once.
   template <class Body>
   void parallel_for(std::size_t count, Body&& body) {
     using Function = std::remove_reference_t<Body>;
@@ -45,19 +46,19 @@ class ThreadPool {
   void run(std::size_t count, Call call, void* context);
   void serve(std::size_t thread);
   void take_indices(std::size_t thread);
-  bool wait_for_loop(std::uint64_t seen);
-  void wait_for_threads();
+  bool join_loop(std::uint64_t& seen);
+  void wait_for_joined();
 
   std::mutex callers_;  // held for a whole loop; taken before mutex_
 
-  // Written by the caller before it moves loop_, read by the threads after.
+  // Written by the caller while no thread is in a loop, read by threads that have joined one.
   Call call_ = nullptr;
   void* context_ = nullptr;
   std::size_t count_ = 0;
   std::atomic<std::size_t> next_{0};
 
-  std::atomic<std::uint64_t> loop_{0};  // number of the loop; moved to start one
-  std::atomic<std::size_t> busy_{0};    // threads that have not finished the loop
+  // Number of the loop << 32 | whether threads may join it | how many are in it.
+  std::atomic<std::uint64_t> state_{0};
   std::atomic<bool> stopping_{false};
 
   std::mutex mutex_;  // of the two conditions only

@@ -95,17 +95,42 @@ Result<void> place(Transaction& txn, std::uint64_t directory, stored::Inode inod
   return trim(txn, directory, keep, id);
 }
 
+// The number stays used, so that the sequence has no gap; its step may come again.
+Result<void> make_void(Transaction& txn, std::uint64_t binding, std::uint64_t sequence) {
+  const std::string row_key = keys::push(binding, sequence);
+  GRADFS_TRY(auto row, txn.find<stored::Push>(row_key));
+  if (!row) return Error(Errc::kInvalid, "a number that is not pending");
+  row->mutable_push()->set_is_void(true);
+  const wire::StepKey& key = row->push().key();
+  if (!key.worker().empty()) {
+    const std::string step_key = keys::step(binding, key.run(), key.worker(), key.step());
+    GRADFS_TRY(auto holder, txn.number(step_key));
+    if (holder == sequence) txn.erase(step_key);
+  }
+  txn.put_message(row_key, *row);
+  return ok();
+}
+
 }  // namespace
 
 Result<wire::Empty> reject_push(Transaction& txn, const wire::RejectPushRequest& request) {
   GRADFS_TRY(auto binding, txn.binding(request.binding()));
   GRADFS_TRY(auto known, find_outcome(txn, request.identity()));
-  if (known) return wire::Empty();
+  const std::uint64_t voided = request.void_sequence();
+  if (known && (voided == 0 || known->error() != 0 || known->sequence() != voided)) return wire::Empty();
   stored::Outcome outcome;
   outcome.set_binding(request.binding());
   outcome.set_error(request.error());
   outcome.set_reason(request.reason());
-  GRADFS_TRYV(put_outcome(txn, request.identity(), outcome));
+  if (voided != 0) {
+    GRADFS_TRYV(make_void(txn, request.binding(), voided));
+  }
+  if (known) {
+    const wire::Identity& identity = request.identity();
+    txn.put_message(keys::outcome(identity.session(), identity.inode(), identity.ordinal()), outcome);
+  } else {
+    GRADFS_TRYV(put_outcome(txn, request.identity(), outcome));
+  }
   binding.mutable_state()->set_refused(binding.state().refused() + 1);
   txn.put_binding(binding);
 

@@ -103,7 +103,9 @@ Task<> BoundModel::apply_loop() {
         co_await applier_.run([&] { result = apply_input(*number); });
       }
     } else {
-      result = number->outcome;  // its bytes could not be read back after a restart
+      co_await refuse_committed(*number);
+      if (stopping_) break;
+      result = number->outcome;  // refused, or its bytes could not be read back after a restart
     }
     if (!result && engine_->watermark() < number->sequence) {
       const Result<void> voided = engine_->apply_void(number->sequence);
@@ -171,7 +173,7 @@ Task<> BoundModel::retire_loop() {
       prune_slot_maps();
       continue;
     }
-    co_await applied_changed_.wait(kRetireEvery_ns);
+    co_await context_.executor.clock().sleep_ns(kRetireEvery_ns);
     wire::CoprocState state;
     state.set_config_text(applied_text_);
     state.set_optimizer(applied_optimizer_.value);

@@ -2,7 +2,9 @@
 //
 // A push goes through four steps, and a kill at any of them changes nothing that was acknowledged:
 //   stage    the landed file is opened and validated (staging.cc); nothing is applied
-//   commit   the master gives it the next sequence number, in the batch that takes its name away
+//   commit   the master gives it the next sequence number, in the batch that takes its name away. A slot's
+//            commit goes out while its values are still looked at; what is found wrong then makes the number
+//            void at the master, before anybody is told
 //   apply    numbers are applied in order, by one thread that drives the compute pool
 //   retire   the master forgets applied numbers, and the images of landed files go
 // After a restart load() reads where the control file stands and applies the committed numbers that are
@@ -77,6 +79,8 @@ class BoundModel {
     std::optional<Input> input;
     bool staged = false;  // the input is a copy of what landed
     Result<void> outcome = Error(Errc::kUnavailable);
+    // Set where there is no input because it was refused after its commit, until the master knows that.
+    std::optional<wire::PushRequest> to_refuse;
     enum class Phase { kQueued, kApplying, kDone } phase = Phase::kQueued;
     Notify changed;
   };
@@ -108,21 +112,45 @@ class BoundModel {
   Task<Result<Input>> stage(const wire::PushRequest& request);
   Task<Result<Input>> stage_config(std::string text, std::uint64_t known_optimizer_inode);
   Result<Input> stage_file(wire::PushKind kind, const UniqueFd& image, Mapping kept = {});
+  Mapping take_slot_map(InodeId inode);
   void prune_slot_maps();
   Task<Result<UniqueFd>> make_optimizer_file(Optimizer optimizer, InodeId* inode);
   Task<Result<std::shared_ptr<Number>>> number_from_row(wire::CommittedPush row);
 
+  static constexpr std::int64_t kCommitTimeout_ns = 120 * kSecond_ns;
+  [[nodiscard]] static bool is_gradient(wire::PushKind kind);
+  // Refusals are about the file; everything else (the master is away, no memory) says nothing about it.
+  [[nodiscard]] static bool is_refusal(Errc code);
+
   // push.cc
   Task<Result<wire::PushResponse>> run_push(std::shared_ptr<ActivePush> active, wire::PushRequest request);
-  Task<Result<std::shared_ptr<Number>>> stage_and_commit(const wire::PushRequest& request);
-  Task<Result<std::shared_ptr<Number>>> commit(const wire::PushRequest& request, Input input);
-  Task<Result<void>> fill_gap(Sequence below);
-  void enqueue(std::shared_ptr<Number> number);
   Task<Result<void>> freeze(Number& number);
+  // Returns `error` once the master has it in rejected/, or cannot be told.
   Task<Error> reject(const wire::PushRequest& request, Error error);
+  Task<> refuse_committed(Number& number);
+  Task<Result<void>> send_refusal(const wire::PushRequest& request, const Error& error, Sequence voided);
   Task<Result<InodeId>> copy_for_rejected(InodeId slot, std::uint64_t* size);
   Task<Result<wire::PushResponse>> known_outcome(const wire::PushRequest& request, bool* known);
   [[nodiscard]] wire::PushResponse response_now(Sequence sequence) const;
+
+  // commit.cc
+  Task<Result<std::shared_ptr<Number>>> stage_and_commit(const wire::PushRequest& request);
+  Task<Result<std::shared_ptr<Number>>> commit(const wire::PushRequest& request, Input input);
+  Task<Result<std::shared_ptr<Number>>> commit_while_checking(const wire::PushRequest& request);
+  Result<wire::CommitPushRequest> commit_request(const wire::PushRequest& request, const Input& input) const;
+  // A commit on its way to the master.
+  struct CommitCall {
+    explicit CommitCall(Executor& executor) : changed(executor) {}
+    std::optional<Result<wire::CommitPushResponse>> reply;
+    Notify changed;
+  };
+  Task<> send_commit(std::shared_ptr<CommitCall> call, wire::CommitPushRequest request);
+  Task<Result<std::shared_ptr<Number>>> take_number(const wire::PushRequest& request,
+                                                    wire::CommitPushResponse reply, Result<Input> input);
+  Task<Result<void>> fill_gap(Sequence below);
+  void enqueue(std::shared_ptr<Number> number);
+  static void refuse_later(Number& number, Error error, const wire::Identity& identity,
+                           const std::string& name);
 
   // model_status.cc
   void note_landed(const GradientMetadata& metadata);

@@ -36,17 +36,21 @@ Task<Result<BoundModel::Input>> BoundModel::stage(const wire::PushRequest& reque
   }
   GRADFS_CO_TRY(UniqueFd image, context_.store.open_image(InodeId{request.inode()}, false));
   Result<Input> input = Error(Errc::kIo);
-  Mapping kept;
-  if (const auto found = slot_maps_.find(InodeId{request.inode()}); found != slot_maps_.end()) {
-    kept = std::move(found->second.mapping);
-    slot_maps_.erase(found);
-  }
+  Mapping kept = take_slot_map(InodeId{request.inode()});
   if (is_small() && queue_.empty()) {
     input = stage_file(request.kind(), image, std::move(kept));
   } else {
     co_await context_.blocking.run([&] { input = stage_file(request.kind(), image, std::move(kept)); });
   }
   co_return input;
+}
+
+Mapping BoundModel::take_slot_map(InodeId inode) {
+  const auto found = slot_maps_.find(inode);
+  if (found == slot_maps_.end()) return {};
+  Mapping kept = std::move(found->second.mapping);
+  slot_maps_.erase(found);
+  return kept;
 }
 
 Result<BoundModel::Input> BoundModel::stage_file(wire::PushKind kind, const UniqueFd& image, Mapping kept) {
@@ -111,10 +115,12 @@ Task<Result<std::shared_ptr<BoundModel::Number>>> BoundModel::number_from_row(wi
   number->sequence = Sequence{row.sequence()};
   number->kind = row.kind();
   number->inode = InodeId{row.inode()};
+  wire::PushRecord record;
+  if (!record.ParseFromString(row.record())) co_return Error(Errc::kCorrupt, "record of a push");
   Result<Input> input = Error(Errc::kIo);
-  if (row.kind() == wire::CONFIG_EDIT) {
-    wire::PushRecord record;
-    if (!record.ParseFromString(row.record())) co_return Error(Errc::kCorrupt, "record of a push");
+  if (row.is_void()) {
+    input = Error(Errc::kInvalid, "it was refused");
+  } else if (row.kind() == wire::CONFIG_EDIT) {
     input = co_await stage_config(record.config_text(), record.new_optimizer());
   } else {
     auto image = context_.store.open_staged(binding(), number->sequence);
@@ -128,6 +134,8 @@ Task<Result<std::shared_ptr<BoundModel::Number>>> BoundModel::number_from_row(wi
   }
   if (input) {
     number->input.emplace(std::move(input).value());
+  } else if (row.kind() == wire::SLOT_SYNC && !row.is_void() && is_refusal(input.error().code)) {
+    refuse_later(*number, std::move(input).error(), row.identity(), record.name());
   } else {
     number->outcome = std::move(input).error();
   }

@@ -400,6 +400,54 @@ TEST_P(BindingTest, ARefusedConfigIsKeptAsText) {
   EXPECT_EQ(meta.inline_data(model.binding.config()), "[optimizer]\n");
 }
 
+// A slot's values are looked at while its commit is under way: what is refused then has a number.
+TEST_P(BindingTest, ANumberRefusedAfterItsCommitIsVoidAndItsStepIsFree) {
+  const auto slot = meta.create(model.slots(), "w");
+  const auto commit = model.slot_sync(slot.inode(), "w", 7);
+  EXPECT_EQ(model.push(commit).value().sequence(), 1U);
+  wire::RejectPushRequest refusal = model.refusal("w", meta.create(kRoot, "copy").inode());
+  refusal.clear_consume();
+  *refusal.mutable_identity() = commit.push().identity();
+  refusal.set_void_sequence(1);
+  EXPECT_TRUE(model.reject(refusal));
+  EXPECT_TRUE(model.reject(refusal));  // once
+  EXPECT_EQ(model.state().refused(), 1U);
+  EXPECT_THAT(meta.list(model.rejected()), ElementsAre("w"));
+
+  ASSERT_EQ(model.state().pending_size(), 1);
+  EXPECT_TRUE(model.state().pending(0).is_void());
+  wire::OutcomeRequest ask;
+  ask.set_binding(model.binding.binding());
+  *ask.mutable_identity() = commit.push().identity();
+  EXPECT_EQ(meta.names().push_outcome(ask).value().error(), static_cast<std::uint32_t>(Errc::kInvalid));
+  EXPECT_EQ(model.push(commit).error().code, Errc::kInvalid);  // the same push again
+
+  const auto again = model.push(model.slot_sync(slot.inode(), "w", 7)).value();
+  EXPECT_EQ(again.sequence(), 2U);
+  EXPECT_EQ(again.repeated_step_sequence(), 0U);
+  EXPECT_EQ(model.push(model.slot_sync(slot.inode(), "w", 7)).value().repeated_step_sequence(), 2U);
+  EXPECT_TRUE(model.retire(2));
+  EXPECT_EQ(model.state().pending_size(), 0);
+  EXPECT_TRUE(meta.unlink(model.slots(), "w"));
+  EXPECT_THAT(meta.dropped_images(), ElementsAre(slot.inode()));
+}
+
+TEST_P(BindingTest, OnlyAPendingNumberBecomesVoid) {
+  const auto slot = meta.create(model.slots(), "w");
+  const auto commit = model.slot_sync(slot.inode(), "w", 7);
+  EXPECT_TRUE(model.push(commit));
+  wire::RejectPushRequest refusal = model.refusal("w", 0);
+  refusal.clear_consume();
+  *refusal.mutable_identity() = commit.push().identity();
+  refusal.set_void_sequence(2);  // of another push
+  EXPECT_TRUE(model.reject(refusal));
+  EXPECT_FALSE(model.state().pending(0).is_void());
+  EXPECT_TRUE(model.retire(1));
+  refusal.set_void_sequence(1);
+  EXPECT_EQ(model.reject(refusal).error().code, Errc::kInvalid);
+  EXPECT_THAT(meta.list(model.rejected()), IsEmpty());
+}
+
 TEST_P(BindingTest, RejectedIsTrimmedOldestFirst) {
   std::vector<std::uint64_t> files;
   for (int i = 0; i < 5; ++i) {

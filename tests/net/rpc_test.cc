@@ -338,7 +338,8 @@ TEST_P(RpcTest, WhatIsUnderWayIsDestroyedWithTheExecutor) {
   const auto client = make_client();
   for (std::uint64_t i = 0; i < 20; ++i) {
     scope_.spawn([](RpcClient& client, std::uint64_t i) -> Task<> {
-      (void)co_await call_echo(client, i % 2 == 0 ? "sleep 60000" : std::string(4'000'000, 'x'), i, {});
+      std::string text = i % 2 == 0 ? "sleep 60000" : std::string(4'000'000, 'x');  // a name: g++ 12
+      (void)co_await call_echo(client, std::move(text), i, {});
     }(*client, i));
   }
   run([](RpcTest& t) -> Task<> { co_await t.executor_.clock().sleep_ns(20 * kMillisecond_ns); }(*this));

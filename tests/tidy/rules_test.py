@@ -166,6 +166,7 @@ struct Task {
 struct Name { Name(const char*); ~Name(); Name(const Name&); };
 struct Options { Name name; };
 Task use(Options options);
+Options made();
 """
 
 
@@ -185,6 +186,7 @@ class CoAwaitTest(unittest.TestCase):
         first = COROUTINE.count("\n") + 2
         self.assertEqual(self.check("  co_await use(Options{name});\n"), ([first], []))
         self.assertEqual(self.check("  co_await use({.name = name});\n"), ([first], []))
+        self.assertEqual(self.check("  co_await use(&name != nullptr ? made() : made());\n"), ([first], []))
         self.assertEqual(self.check("\n  co_await [name]() -> Task { co_return; }();\n"), ([first + 1], []))
 
     def test_good(self):
