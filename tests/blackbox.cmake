@@ -9,13 +9,16 @@ function(gradfs_blackbox name folder label timeout)
 endfunction()
 
 set(mount_tests posix attributes persist model slots refusal config assign landing landing_death)
-set(multiproc_tests crash ctl)
+set(multiproc_tests crash ctl faults)
 
 foreach(test IN LISTS mount_tests)
   gradfs_blackbox(mount.${test}.passthrough mount/${test}_test.py mount 300 on)
   gradfs_blackbox(mount.${test}.plain mount/${test}_test.py mount 300 off)
 endforeach()
-gradfs_blackbox(multiproc.crash multiproc/crash_test.py train 300 on)
+foreach(test crash faults)
+  gradfs_blackbox(multiproc.${test}.passthrough multiproc/${test}_test.py train 300 on)
+  gradfs_blackbox(multiproc.${test}.plain multiproc/${test}_test.py train 300 off)
+endforeach()
 gradfs_blackbox(multiproc.ctl multiproc/ctl_test.py mount 300 on)
 
 foreach(folder mount multiproc)

@@ -32,7 +32,10 @@ int Mount::image_fd(const OpenFile& file) const {
 
 // Makes sure that the node holds its image, and counts an open; drop_open() gives it back.
 Task<Result<void>> Mount::prepare_image(InodeId inode, bool write) {
+  // The kernel looks a stale name up again: by then the file that was landing has left it.
+  const bool is_landing = write && node(inode).frozen > 0 && role_of(inode) == wire::GRADIENT;
   while (node(inode).opening || (write && node(inode).frozen > 0)) co_await node_changed_.wait(-1);
+  if (is_landing) co_return Error(Errc::kStaleFile);
   const bool first_write = write && node(inode).write_opens == 0;
   if (!node(inode).image.valid() || first_write) {
     node(inode).opening = true;

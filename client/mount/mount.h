@@ -63,7 +63,7 @@ struct Node {
   bool opening = false;              // an open is fetching the image
   std::uint64_t committed_size = 0;  // what the master knows
   std::int64_t committed_mtime_ns = 0;
-  unsigned frozen = 0;  // pushes whose writer was let go before the bytes were frozen
+  unsigned frozen = 0;  // pushes under way: whoever wants to open it for writing waits
 };
 
 class Mount {

@@ -69,8 +69,14 @@ Task<Result<wire::PushResponse>> Mount::land(std::shared_ptr<OpenFile> file) {
     consume->set_name(known.name);
     consume->set_inode(file->inode.value);
   }
+  if (role != wire::GRADIENT) co_return co_await push(std::move(request));
+  ++node(file->inode).frozen;  // nobody else may write into what is landing
   auto response = co_await push(std::move(request));
-  if (role == wire::GRADIENT && response && nodes_.contains(file->inode)) node(file->inode).unlinked = true;
+  Node& landed = node(file->inode);
+  --landed.frozen;
+  if (response) landed.unlinked = true;
+  node_changed_.notify_all();
+  forget_if_unused(file->inode);
   co_return response;
 }
 

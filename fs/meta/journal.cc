@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "fs/base/faults.h"
+
 namespace gradfs {
 namespace {
 
@@ -62,7 +64,9 @@ Result<std::string> Journal::commit(Mutation mutation) {
   entry.set_client(mutation.client);
   entry.set_request_id(mutation.request_id);
   entry.set_worker(mutation.worker.value);
+  (void)GRADFS_FAULT("master.commit.begin");
   auto answer = names_.apply(entry);
+  (void)GRADFS_FAULT("master.commit.written");
   next_id_ += names_.ids_used();
   if (observer_ && names_.applied_index() == entry.index()) observer_(entry);
   return answer;

@@ -1,5 +1,6 @@
 #include "fs/worker/bound_model.h"
 
+#include "fs/base/faults.h"
 #include "fs/base/log.h"
 
 namespace gradfs {
@@ -93,6 +94,7 @@ Task<> BoundModel::apply_loop() {
       co_await queue_changed_.wait(-1);
       continue;
     }
+    (void)GRADFS_FAULT("worker.apply.begin");
     const std::shared_ptr<Number> number = queue_.front();
     number->phase = Number::Phase::kApplying;
     Result<void> result = ok();
@@ -118,6 +120,7 @@ Task<> BoundModel::apply_loop() {
                      result.error().message());
       }
     }
+    (void)GRADFS_FAULT("worker.apply.done");
     queue_.pop_front();
     number->outcome = std::move(result);
     number_applied(*number);
@@ -191,6 +194,7 @@ Task<> BoundModel::retire_loop() {
       co_await context_.executor.clock().sleep_ns(kSecond_ns);
       continue;
     }
+    (void)GRADFS_FAULT("worker.retire.done");
     for (std::uint64_t n = retired_.value + 1; n <= up_to.value; ++n) {
       auto removed = context_.store.remove_staged(binding(), Sequence{n});
       if (!removed) spdlog::warn("staged copy: {}", removed.error().message());

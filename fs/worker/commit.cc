@@ -1,5 +1,5 @@
 // From a validated input to a number in the queue.
-#include "fs/base/log.h"
+#include "fs/base/faults.h"
 #include "fs/worker/bound_model.h"
 
 namespace gradfs {
@@ -73,6 +73,7 @@ Task<> BoundModel::send_commit(std::shared_ptr<CommitCall> call, wire::CommitPus
 Task<Result<std::shared_ptr<BoundModel::Number>>> BoundModel::commit(const wire::PushRequest& request,
                                                                      Input input) {
   GRADFS_CO_TRY(auto out, commit_request(request, input));
+  (void)GRADFS_FAULT("worker.commit.staged");
   GRADFS_CO_TRY(auto reply, co_await context_.master.call<rpc::CommitPush>(
                                 std::move(out), {.timeout_ns = kCommitTimeout_ns}));
   co_return co_await take_number(request, std::move(reply), std::move(input));
@@ -92,6 +93,7 @@ Task<Result<std::shared_ptr<BoundModel::Number>>> BoundModel::commit_while_check
   if (!scope_.spawn(send_commit(call, std::move(out)))) {
     co_return Error(Errc::kUnavailable, "the worker is ending");
   }
+  (void)GRADFS_FAULT("worker.commit.sent");
   const Result<void> checked = check_values(*layout_, std::get<Gradient>(input.value()), context_.compute);
   while (!call->reply) co_await call->changed.wait(-1);
   if (!*call->reply) co_return call->reply->error();
@@ -108,6 +110,7 @@ Task<Result<std::shared_ptr<BoundModel::Number>>> BoundModel::take_number(const 
     GRADFS_CO_TRYV(co_await wait_applied(Sequence{reply.repeated_step_sequence()}));
     co_return Error(Errc::kExists, "this run, worker and step has counted before");
   }
+  (void)GRADFS_FAULT("worker.commit.answered");
   const Sequence sequence{reply.sequence()};
   GRADFS_CO_TRYV(co_await fill_gap(sequence));
   if (sequence <= last_queued_) {  // committed by an earlier life of this call

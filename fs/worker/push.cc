@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include "fs/base/faults.h"
 #include "fs/base/log.h"
 #include "fs/worker/bound_model.h"
 
@@ -180,6 +181,7 @@ Task<> BoundModel::refuse_committed(Number& number) {
   while (number.to_refuse && !stopping_) {
     auto stored = co_await send_refusal(*number.to_refuse, number.outcome.error(), number.sequence);
     if (stored || stored.error().code == Errc::kNotFound) {
+      (void)GRADFS_FAULT("worker.refuse.recorded");
       number.to_refuse.reset();
       co_return;
     }

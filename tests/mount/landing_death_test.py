@@ -194,5 +194,32 @@ class Killed(LandingCase):
         self.stop_worker_and(os.fsync)
 
 
+class Anew(LandingCase):
+    def test_a_name_that_is_landing_is_made_anew(self):
+        """Who opens the name of a gradient whose writer was killed in close() does not write into what lands."""
+        def dies():
+            fd = self.create()
+            write_all(fd, self.content)
+            self.cluster.signal("worker-0", signal.SIGSTOP)
+            os.close(fd)
+
+        def goes_on():
+            fd = self.create()
+            write_all(fd, self.content)
+            os.close(fd)
+
+        first = self.fork(dies)
+        time.sleep(0.5)
+        first.kill()
+        self.assertEqual(first.wait(2), -signal.SIGKILL)
+        second = self.fork(goes_on)
+        time.sleep(0.3)
+        self.cluster.signal("worker-0", signal.SIGCONT)
+        self.assertEqual(second.wait(20), 0)
+        self.assertEqual(self.model.bits(), data_of(minus(self.model.start, self.gradient, 2)))
+        self.assertEqual(self.model.rejected(), [])
+        self.assertEqual(os.listdir(self.model.file("gradients")), [])
+
+
 if __name__ == "__main__":
     unittest.main(verbosity=2)

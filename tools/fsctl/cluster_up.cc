@@ -136,13 +136,16 @@ class Starter {
       return worker_answers(worker->address());
     };
     if (const auto pid = running_pid(daemon)) {
-      GRADFS_TRYV(wait_running(daemon, [&] { return is_ready(false); }));
+      GRADFS_TRYV(wait_running(daemon, [&] { return master_has_ended() || is_ready(false); }));
+      GRADFS_TRYV(check_master());
       say(daemon, *pid, false, daemon.mark);
       return ok();
     }
     const std::int64_t log_offset = file_bytes(daemon.log_file);
     GRADFS_TRY(const pid_t pid, start(daemon));
-    GRADFS_TRYV(wait_ready(daemon, pid, log_offset, kReadyTimeout_ns, [&] { return is_ready(true); }));
+    GRADFS_TRYV(wait_ready(daemon, pid, log_offset, kReadyTimeout_ns,
+                           [&] { return master_has_ended() || is_ready(true); }));
+    GRADFS_TRYV(check_master());
     say(daemon, pid, true, daemon.mark);
     return ok();
   }
@@ -160,9 +163,21 @@ class Starter {
     GRADFS_TRYV(clear_mount_point());
     const std::int64_t log_offset = file_bytes(daemon.log_file);
     GRADFS_TRY(pid, start(daemon));
-    GRADFS_TRYV(wait_ready(daemon, *pid, log_offset, kReadyTimeout_ns, [&] { return is_mounted(); }));
+    GRADFS_TRYV(wait_ready(daemon, *pid, log_offset, kReadyTimeout_ns,
+                           [&] { return master_has_ended() || is_mounted(); }));
+    GRADFS_TRYV(check_master());
     say(daemon, *pid, true, options_.mount);
     return ok();
+  }
+
+  // Nothing else comes up without it, however long one waits.
+  [[nodiscard]] bool master_has_ended() const { return !running_pid(master_daemon(directory_, options_)); }
+  [[nodiscard]] Result<void> check_master() const {
+    return master_has_ended() ? Result<void>(ended(master_daemon(directory_, options_))) : ok();
+  }
+  static Error ended(const Daemon& daemon) {
+    return {Errc::kUnavailable, daemon.program + " has ended: " + last_line(daemon.log_file, 0) +
+                                    " (log: " + daemon.log_file + "); run this command again"};
   }
 
   bool is_mounted() {
@@ -180,8 +195,7 @@ class Starter {
                                          ", or end it with 'fsctl cluster down'");
       }
     }
-    return Error(Errc::kUnavailable, daemon.program + " has ended: " + last_line(daemon.log_file, 0) +
-                                         " (log: " + daemon.log_file + "); run this command again");
+    return ended(daemon);
   }
 
   // false: the daemon had lost its mount and has been ended.
@@ -190,6 +204,7 @@ class Starter {
     while (is_alive(pid)) {
       GRADFS_TRY(const MountState state, mount_state(options_.mount, kMountProbe_ns));
       if (state == MountState::kWorks) return true;
+      GRADFS_TRYV(check_master());
       if (state != MountState::kSilent) {  // unmounted: the daemon is about to end
         if (wait_end(pid, kSecond_ns)) break;
         GRADFS_TRYV(end(daemon, pid, kEndTimeout_ns));
