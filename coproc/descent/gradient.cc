@@ -83,7 +83,8 @@ Result<void> check_finite(const std::vector<Piece>& pieces, const Mapping& mappi
   std::atomic<bool> shrank{false};
   const auto range = std::span<const std::byte>(mapping.bytes());
   pool.parallel_for(chunks.size(), [&](std::size_t index, std::size_t) {
-    const Chunk& chunk = chunks[index];
+    const Chunk& chunk =
+        chunks[chunks.size() - 1 - index];  // the engine finds the beginning still in the cache
     bool finite = true;
     const bool readable = run_guarded(range, [&] {
       finite = kernels().all_finite(pieces[chunk.piece].data + 4 * chunk.first, chunk.count, scale);
