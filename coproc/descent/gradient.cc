@@ -65,40 +65,62 @@ Error not_finite(const Piece& piece, float scale) {
   return {Errc::kNotFinite, *piece.name};
 }
 
-Result<void> check_finite(const std::vector<Piece>& pieces, const Mapping& mapping, float scale,
-                          ThreadPool& pool) {
+// The body of a loop over all values of the pieces.
+class Scan {
+ public:
+  static constexpr std::size_t kNone = SIZE_MAX;
+
+  Scan(const std::vector<Piece>& pieces, std::span<const std::byte> range, float scale)
+      : pieces_(pieces), range_(range), scale_(scale) {
+    for (std::size_t p = 0; p < pieces.size(); ++p) {
+      for (std::uint64_t first = 0; first < pieces[p].count; first += kChunk) {
+        chunks_.push_back({p, first, std::min<std::uint64_t>(kChunk, pieces[p].count - first)});
+      }
+    }
+  }
+  [[nodiscard]] std::size_t size() const { return chunks_.size(); }
+
+  void operator()(std::size_t index, std::size_t) {
+    const Chunk& chunk =
+        chunks_[chunks_.size() - 1 - index];  // the engine finds the beginning still in the cache
+    bool finite = true;
+    const bool readable = run_guarded(range_, [&] {
+      finite = kernels().all_finite(pieces_[chunk.piece].data + 4 * chunk.first, chunk.count, scale_);
+    });
+    if (!readable) shrank_ = true;
+    if (!finite) {
+      std::size_t known = bad_.load();
+      while (chunk.piece < known && !bad_.compare_exchange_weak(known, chunk.piece)) {
+      }
+    }
+  }
+  // When the loop has ended: the first piece with a value that is not finite, or kNone.
+  [[nodiscard]] std::size_t bad() const { return bad_; }
+  [[nodiscard]] bool shrank() const { return shrank_; }
+
+ private:
   struct Chunk {
     std::size_t piece;
     std::uint64_t first;
     std::uint64_t count;
   };
-  std::vector<Chunk> chunks;
-  for (std::size_t p = 0; p < pieces.size(); ++p) {
-    for (std::uint64_t first = 0; first < pieces[p].count; first += kChunk) {
-      chunks.push_back({p, first, std::min<std::uint64_t>(kChunk, pieces[p].count - first)});
-    }
-  }
-  constexpr std::size_t kNone = SIZE_MAX;
-  std::atomic<std::size_t> bad{kNone};
-  std::atomic<bool> shrank{false};
+  const std::vector<Piece>& pieces_;
+  const std::span<const std::byte> range_;
+  const float scale_;
+  std::vector<Chunk> chunks_;
+  std::atomic<std::size_t> bad_{kNone};
+  std::atomic<bool> shrank_{false};
+};
+
+Result<void> check_finite(const std::vector<Piece>& pieces, const Mapping& mapping, float scale,
+                          ThreadPool& pool) {
   const auto range = std::span<const std::byte>(mapping.bytes());
-  pool.parallel_for(chunks.size(), [&](std::size_t index, std::size_t) {
-    const Chunk& chunk =
-        chunks[chunks.size() - 1 - index];  // the engine finds the beginning still in the cache
-    bool finite = true;
-    const bool readable = run_guarded(range, [&] {
-      finite = kernels().all_finite(pieces[chunk.piece].data + 4 * chunk.first, chunk.count, scale);
-    });
-    if (!readable) shrank = true;
-    if (!finite) {
-      std::size_t known = bad.load();
-      while (chunk.piece < known && !bad.compare_exchange_weak(known, chunk.piece)) {
-      }
-    }
-  });
-  if (!shrank && bad != kNone) {
+  Scan scan(pieces, range, scale);
+  pool.parallel_for(scan.size(), scan);
+  bool shrank = scan.shrank();
+  if (!shrank && scan.bad() != Scan::kNone) {
     Error error;
-    if (run_guarded(range, [&] { error = not_finite(pieces[bad], scale); })) return error;
+    if (run_guarded(range, [&] { error = not_finite(pieces[scan.bad()], scale); })) return error;
     shrank = true;
   }
   if (shrank) return Error(Errc::kIo, "the file became shorter while it was read");
@@ -110,16 +132,11 @@ struct Landed {
   Mapping mapping;
 };
 
-// kept: a map of the same file, used where it has the right size still.
-Result<Landed> map_landed(const UniqueFd& fd, Mapping kept = {}) {
+Result<Landed> map_landed(const UniqueFd& fd) {
   Landed out;
   GRADFS_TRY(out.header, read_safetensors(fd.get()));
   if (out.header.tensors.empty()) return invalid("the file has no tensors");
-  out.mapping = std::move(kept);
-  const std::uint64_t bytes = out.header.data_start + out.header.data_bytes;
-  if (out.mapping.size() != bytes) {
-    GRADFS_TRY(out.mapping, Mapping::map(fd, bytes, false, true));
-  }
+  GRADFS_TRY(out.mapping, Mapping::map(fd, out.header.data_start + out.header.data_bytes, false, true));
   return out;
 }
 
@@ -163,19 +180,26 @@ Result<GradientMetadata> parse_gradient_metadata(const Metadata& metadata) {
   return out;
 }
 
-Result<Gradient> open_gradient_unchecked(const ModelLayout& model, const UniqueFd& fd, Mapping kept) {
-  GRADFS_TRY(Landed landed, map_landed(fd, std::move(kept)));
+Result<Gradient> open_gradient_unchecked(const ModelLayout& model, const UniqueFd& fd, Mapping& kept) {
+  GRADFS_TRY(const SafetensorsHeader header, read_safetensors(fd.get()));
+  if (header.tensors.empty()) return invalid("the file has no tensors");
+  const std::uint64_t bytes = header.data_start + header.data_bytes;
   Gradient out;
-  GRADFS_TRY(out.metadata_, parse_gradient_metadata(landed.header.metadata));
+  if (kept.size() != bytes) {
+    GRADFS_TRY(out.mapping_, Mapping::map(fd, bytes, false, true));
+  }
+  const std::byte* file = kept.size() == bytes ? kept.data() : out.mapping_.data();
+  GRADFS_TRY(out.metadata_, parse_gradient_metadata(header.metadata));
   out.scale_ = static_cast<float>(1.0 / out.metadata_.loss_scale);
   out.layout_hash_ = model.hash();
+  out.values_start_ = header.data_start;
   out.data_.resize(model.tensors().size(), nullptr);
-  for (const TensorEntry& entry : landed.header.tensors) {
+  for (const TensorEntry& entry : header.tensors) {
     GRADFS_TRY(const std::uint32_t tensor, match_tensor(model, entry));
-    out.data_[tensor] = landed.mapping.data() + landed.header.data_start + entry.begin;
+    out.data_[tensor] = file + header.data_start + entry.begin;
     ++out.present_;
   }
-  out.mapping_ = std::move(landed.mapping);
+  if (file == kept.data()) out.mapping_ = std::move(kept);
   return out;
 }
 
@@ -189,8 +213,35 @@ Result<void> check_values(const ModelLayout& model, const Gradient& gradient, Th
   return check_finite(pieces, gradient.mapping(), gradient.scale(), pool);
 }
 
+struct EarlyCheck::Impl {
+  Impl(std::span<const std::byte> file, const std::byte* values, float s, ThreadPool& pool)
+      : scale(s),
+        pieces{{nullptr, values, static_cast<std::uint64_t>(file.data() + file.size() - values) / 4}},
+        scan(pieces, file, s),
+        loop(pool, scan.size(), scan) {}
+  const float scale;
+  const std::vector<Piece> pieces;
+  Scan scan;
+  ThreadPool::Loop loop;
+};
+
+EarlyCheck::EarlyCheck(const LandedMap& kept, ThreadPool& pool) {
+  if (kept.mapping.size() <= kept.values_start) return;
+  impl_ =
+      std::make_unique<Impl>(kept.mapping.bytes(), kept.mapping.data() + kept.values_start, kept.scale, pool);
+}
+
+EarlyCheck::~EarlyCheck() = default;
+
+bool EarlyCheck::finish(const Gradient& gradient) {
+  if (!impl_) return false;
+  impl_->loop.finish();
+  return !impl_->scan.shrank() && impl_->scan.bad() == Scan::kNone && gradient.scale() == impl_->scale &&
+         gradient.mapping().data() + gradient.values_start() == impl_->pieces[0].data;
+}
+
 Result<Gradient> open_gradient(const ModelLayout& model, const UniqueFd& fd, ThreadPool& pool, Mapping kept) {
-  GRADFS_TRY(Gradient out, open_gradient_unchecked(model, fd, std::move(kept)));
+  GRADFS_TRY(Gradient out, open_gradient_unchecked(model, fd, kept));
   GRADFS_TRYV(check_values(model, out, pool));
   return out;
 }

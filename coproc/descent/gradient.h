@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -34,6 +35,13 @@ struct GradientMetadata {
 // kInvalid names the key. An `op` other than "grad" is refused.
 Result<GradientMetadata> parse_gradient_metadata(const Metadata& metadata);
 
+// What is left of a gradient, for the next one in the same file.
+struct LandedMap {
+  Mapping mapping;
+  std::uint64_t values_start = 0;
+  float scale = 1.0F;
+};
+
 // A validated gradient: its map and where each tensor lies in it. Movable; owns the map.
 class Gradient {
  public:
@@ -44,21 +52,24 @@ class Gradient {
   // What each element is multiplied by: 1 / loss_scale, rounded once (as torch's GradScaler does).
   [[nodiscard]] float scale() const noexcept { return scale_; }
   [[nodiscard]] const Mapping& mapping() const noexcept { return mapping_; }
+  // Where in the file the values begin; they go on to its end.
+  [[nodiscard]] std::uint64_t values_start() const noexcept { return values_start_; }
   // Gives the map away, for the next gradient in the same file. Nothing else of this object may be used then.
-  [[nodiscard]] Mapping take_mapping() noexcept { return std::move(mapping_); }
+  [[nodiscard]] LandedMap take_map() noexcept { return {std::move(mapping_), values_start_, scale_}; }
   [[nodiscard]] std::uint64_t layout_hash() const noexcept { return layout_hash_; }
 
  private:
-  friend Result<Gradient> open_gradient_unchecked(const ModelLayout&, const UniqueFd&, Mapping);
+  friend Result<Gradient> open_gradient_unchecked(const ModelLayout&, const UniqueFd&, Mapping&);
   GradientMetadata metadata_;
   Mapping mapping_;
   std::vector<const std::byte*> data_;
   std::uint32_t present_ = 0;
   std::uint64_t layout_hash_ = 0;
+  std::uint64_t values_start_ = 0;
   float scale_ = 1.0F;
 };
 
-// kept: what take_mapping() gave for an earlier gradient in this very file (a slot), or nothing.
+// kept: the map that take_map() gave for an earlier gradient in this very file (a slot), or nothing.
 // fd: the landed file, opened for reading; may be closed afterwards. Every tensor must be one of the model's,
 // F32, of the same shape; a subset is fine. kInvalid: format, metadata, name, shape, dtype, no tensors.
 // kNotFinite: names the tensor and the element (after scaling). kIo: the file shrank meanwhile. Uses the
@@ -66,9 +77,25 @@ class Gradient {
 Result<Gradient> open_gradient(const ModelLayout& model, const UniqueFd& fd, ThreadPool& pool,
                                Mapping kept = {});
 // The same in two steps: all but the values, which costs little, and then every value. No engine may see a
-// gradient before its values are checked.
-Result<Gradient> open_gradient_unchecked(const ModelLayout& model, const UniqueFd& fd, Mapping kept = {});
+// gradient before its values are checked. kept is taken where it is used and all went well, and left alone
+// otherwise.
+Result<Gradient> open_gradient_unchecked(const ModelLayout& model, const UniqueFd& fd, Mapping& kept);
 Result<void> check_values(const ModelLayout& model, const Gradient& gradient, ThreadPool& pool);
+
+// A look at all values before the header is read, as if the file were laid out as it was before: the pool's
+// threads begin at once. The rules of ThreadPool::Loop hold.
+class EarlyCheck {
+ public:
+  // kept: of an earlier gradient in the file; its bytes must stay mapped while this object exists.
+  EarlyCheck(const LandedMap& kept, ThreadPool& pool);
+  ~EarlyCheck();
+  // Takes part, and waits for the end. true: every value of this gradient is finite. false: nobody knows.
+  bool finish(const Gradient& gradient);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
 
 // A validated file that replaces all parameters, or all optimizer state. Movable; owns the map.
 class Assignment {

@@ -37,8 +37,8 @@ ThreadPool::~ThreadPool() {
   for (auto& thread : threads_) thread.join();
 }
 
-void ThreadPool::run(std::size_t count, Call call, void* context) {
-  const std::lock_guard caller(callers_);
+void ThreadPool::begin(std::size_t count, Call call, void* context) {
+  callers_.lock();  // until end(), on this thread
   call_ = call;
   context_ = context;
   count_ = count;
@@ -50,9 +50,13 @@ void ThreadPool::run(std::size_t count, Call call, void* context) {
     }
     started_.notify_all();
   }
+}
+
+void ThreadPool::end() {
   take_indices(0);
   state_.fetch_and(~kOpen);
   wait_for_joined();
+  callers_.unlock();
 }
 
 void ThreadPool::take_indices(std::size_t thread) {

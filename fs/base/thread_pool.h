@@ -8,7 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <thread>
-#include <type_traits>
+#include <utility>
 #include <vector>
 
 namespace gradfs {
@@ -31,19 +31,37 @@ class ThreadPool {
   // at once.
   template <class Body>
   void parallel_for(std::size_t count, Body&& body) {
-    using Function = std::remove_reference_t<Body>;
-    run(
-        count,
-        [](void* context, std::size_t index, std::size_t thread) {
-          (*static_cast<Function*>(context))(index, thread);
-        },
-        const_cast<void*>(static_cast<const void*>(std::addressof(body))));
+    Loop(*this, count, body).finish();
   }
+  // The same in two steps: the other threads begin at once, and finish() takes part and returns when all is
+  // done. Start and finish it on one thread, which may not start another loop of the pool meanwhile. The body
+  // must outlive it.
+  class Loop {
+   public:
+    template <class Body>
+    Loop(ThreadPool& pool, std::size_t count, Body& body) : pool_(&pool) {
+      pool.begin(count, caller<Body>, const_cast<void*>(static_cast<const void*>(std::addressof(body))));
+    }
+    ~Loop() { finish(); }
+    Loop(const Loop&) = delete;
+    Loop& operator=(const Loop&) = delete;
+    void finish() {
+      if (pool_ != nullptr) std::exchange(pool_, nullptr)->end();
+    }
+
+   private:
+    ThreadPool* pool_;
+  };
 
  private:
   using Call = void (*)(void* context, std::size_t index, std::size_t thread);
 
-  void run(std::size_t count, Call call, void* context);
+  template <class Body>
+  static void caller(void* context, std::size_t index, std::size_t thread) {
+    (*static_cast<Body*>(context))(index, thread);
+  }
+  void begin(std::size_t count, Call call, void* context);
+  void end();
   void serve(std::size_t thread);
   void take_indices(std::size_t thread);
   bool join_loop(std::uint64_t& seen);

@@ -146,7 +146,7 @@ void BoundModel::number_applied(Number& number) {
   auto* gradient = number.input ? std::get_if<Gradient>(&*number.input) : nullptr;
   if (gradient != nullptr && number.kind == wire::SLOT_SYNC && !number.staged &&
       slot_maps_.size() < kSlotMapsMax) {
-    slot_maps_[number.inode] = {gradient->take_mapping(), context_.executor.clock().now_ns()};
+    slot_maps_[number.inode] = {gradient->take_map(), context_.executor.clock().now_ns()};
   }
   number.input.reset();  // unmaps the landed file
   number.phase = Number::Phase::kDone;

@@ -112,7 +112,7 @@ class BoundModel {
   Task<Result<Input>> stage(const wire::PushRequest& request);
   Task<Result<Input>> stage_config(std::string text, std::uint64_t known_optimizer_inode);
   Result<Input> stage_file(wire::PushKind kind, const UniqueFd& image, Mapping kept = {});
-  Mapping take_slot_map(InodeId inode);
+  LandedMap take_slot_map(InodeId inode);
   void prune_slot_maps();
   Task<Result<UniqueFd>> make_optimizer_file(Optimizer optimizer, InodeId* inode);
   Task<Result<std::shared_ptr<Number>>> number_from_row(wire::CommittedPush row);
@@ -144,6 +144,8 @@ class BoundModel {
     std::optional<Result<wire::CommitPushResponse>> reply;
     Notify changed;
   };
+  Result<void> send_and_check(const wire::PushRequest& request, const std::shared_ptr<CommitCall>& call,
+                              Result<Input>& input);
   Task<> send_commit(std::shared_ptr<CommitCall> call, wire::CommitPushRequest request);
   Task<Result<std::shared_ptr<Number>>> take_number(const wire::PushRequest& request,
                                                     wire::CommitPushResponse reply, Result<Input> input);
@@ -181,7 +183,7 @@ class BoundModel {
 
   // Slots are pushed again and again: their maps are kept from one push to the next.
   struct SlotMap {
-    Mapping mapping;
+    LandedMap map;
     std::int64_t used_ns = 0;
   };
   std::map<InodeId, SlotMap> slot_maps_;

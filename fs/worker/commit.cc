@@ -79,26 +79,39 @@ Task<Result<std::shared_ptr<BoundModel::Number>>> BoundModel::commit(const wire:
   co_return co_await take_number(request, std::move(reply), std::move(input));
 }
 
-// The look at the values of a small gradient takes about as long as the commit: both at once.
+// The look at the values of a small gradient takes about as long as the commit: both at once. Nothing waits
+// between the begin and the end of the look.
 Task<Result<std::shared_ptr<BoundModel::Number>>> BoundModel::commit_while_checking(
     const wire::PushRequest& request) {
-  const InodeId inode{request.inode()};
-  GRADFS_CO_TRY(UniqueFd image, context_.store.open_image(inode, false));
-  GRADFS_CO_TRY(Gradient gradient, open_gradient_unchecked(*layout_, image, take_slot_map(inode)));
-  Result<Input> input(std::move(gradient));
   auto lock = co_await commit_mutex_.lock();
   if (failed_) co_return *failed_;
-  GRADFS_CO_TRY(auto out, commit_request(request, input.value()));
   auto call = std::make_shared<CommitCall>(context_.executor);
-  if (!scope_.spawn(send_commit(call, std::move(out)))) {
-    co_return Error(Errc::kUnavailable, "the worker is ending");
-  }
-  (void)GRADFS_FAULT("worker.commit.sent");
-  const Result<void> checked = check_values(*layout_, std::get<Gradient>(input.value()), context_.compute);
+  Result<Input> input = Error(Errc::kIo);
+  GRADFS_CO_TRYV(send_and_check(request, call, input));
   while (!call->reply) co_await call->changed.wait(-1);
   if (!*call->reply) co_return call->reply->error();
-  if (!checked) input = checked.error();
   co_return co_await take_number(request, std::move(*call->reply).value(), std::move(input));
+}
+
+// input: the gradient, or why it is refused although its commit is on its way.
+Result<void> BoundModel::send_and_check(const wire::PushRequest& request,
+                                        const std::shared_ptr<CommitCall>& call, Result<Input>& input) {
+  const InodeId inode{request.inode()};
+  LandedMap kept = take_slot_map(inode);
+  EarlyCheck early(kept, context_.compute);
+  GRADFS_TRY(const UniqueFd image, context_.store.open_image(inode, false));
+  GRADFS_TRY(Gradient opened, open_gradient_unchecked(*layout_, image, kept.mapping));
+  input = Result<Input>(std::move(opened));
+  GRADFS_TRY(auto out, commit_request(request, input.value()));
+  if (!scope_.spawn(send_commit(call, std::move(out)))) {
+    return Error(Errc::kUnavailable, "the worker is ending");
+  }
+  (void)GRADFS_FAULT("worker.commit.sent");
+  const Gradient& gradient = std::get<Gradient>(input.value());
+  if (early.finish(gradient)) return ok();
+  const Result<void> checked = check_values(*layout_, gradient, context_.compute);
+  if (!checked) input = checked.error();
+  return ok();
 }
 
 // What the commit of an input, or of what is refused after all, has brought.

@@ -36,7 +36,7 @@ Task<Result<BoundModel::Input>> BoundModel::stage(const wire::PushRequest& reque
   }
   GRADFS_CO_TRY(UniqueFd image, context_.store.open_image(InodeId{request.inode()}, false));
   Result<Input> input = Error(Errc::kIo);
-  Mapping kept = take_slot_map(InodeId{request.inode()});
+  Mapping kept = take_slot_map(InodeId{request.inode()}).mapping;
   if (is_small() && queue_.empty()) {
     input = stage_file(request.kind(), image, std::move(kept));
   } else {
@@ -45,10 +45,10 @@ Task<Result<BoundModel::Input>> BoundModel::stage(const wire::PushRequest& reque
   co_return input;
 }
 
-Mapping BoundModel::take_slot_map(InodeId inode) {
+LandedMap BoundModel::take_slot_map(InodeId inode) {
   const auto found = slot_maps_.find(inode);
   if (found == slot_maps_.end()) return {};
-  Mapping kept = std::move(found->second.mapping);
+  LandedMap kept = std::move(found->second.map);
   slot_maps_.erase(found);
   return kept;
 }

@@ -251,14 +251,39 @@ TEST_F(ShrunkFileTest, AKeptMapServesTheNextGradient) {
   next[0].values[9] = kNan;
   const UniqueFd second = safetensors_file(next);
   set_content(landed, content(second));
-  auto refused = open_gradient(*files.layout, landed, pool, gradient.take_mapping());
+  auto refused = open_gradient(*files.layout, landed, pool, gradient.take_map().mapping);
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code, Errc::kNotFinite);
   set_content(landed, bytes);
   gradient = open_gradient(*files.layout, landed, pool).value();
   const auto* map = gradient.mapping().data();
-  gradient = open_gradient(*files.layout, landed, pool, gradient.take_mapping()).value();
+  gradient = open_gradient(*files.layout, landed, pool, gradient.take_map().mapping).value();
   EXPECT_EQ(gradient.mapping().data(), map);
+}
+
+// finish() says yes only where the look covered this gradient's values, and all of them were finite.
+TEST_F(ShrunkFileTest, AnEarlyCheckKnowsOnlyWhatItLookedAt) {
+  const auto look = [&](const std::string& next) {
+    LandedMap kept = open_gradient(*files.layout, landed, pool).value().take_map();
+    set_content(landed, next);
+    EarlyCheck early(kept, pool);
+    auto gradient = open_gradient_unchecked(*files.layout, landed, kept.mapping);
+    const bool known = gradient && early.finish(gradient.value());
+    set_content(landed, bytes);
+    return known;
+  };
+  EXPECT_TRUE(look(bytes));
+  auto bad = all_pieces(shapes, 3);
+  bad[0].values[9] = kNan;
+  EXPECT_FALSE(look(content(safetensors_file(bad))));
+  // Another header length; another scale; a file cut off; one that is no safetensors file.
+  EXPECT_FALSE(look(content(safetensors_file(all_pieces(shapes, 3), {{"worker", std::string(600, 'w')}}))));
+  EXPECT_FALSE(look(content(safetensors_file(all_pieces(shapes, 3), {{"loss_scale", "1024"}}))));
+  EXPECT_FALSE(look(bytes.substr(0, bytes.size() / 2)));
+  EXPECT_FALSE(look("nothing"));
+  LandedMap nothing;
+  EarlyCheck early(nothing, pool);
+  EXPECT_FALSE(early.finish(open_gradient(*files.layout, landed, pool).value()));
 }
 
 }  // namespace
