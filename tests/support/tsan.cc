@@ -1,6 +1,8 @@
 // What the thread sanitizer must not report in the tests: RocksDB's library is not instrumented, so that its
 // own synchronisation is not seen.
-#if defined(__SANITIZE_THREAD__) || (defined(__has_feature) && __has_feature(thread_sanitizer))
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
 extern "C" const char* __tsan_default_suppressions();
 extern "C" const char* __tsan_default_suppressions() { return "race:librocksdb.so\n"; }
+#endif
 #endif
