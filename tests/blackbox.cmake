@@ -9,7 +9,7 @@ function(gradfs_blackbox name folder label timeout)
 endfunction()
 
 set(mount_tests posix attributes persist model slots refusal config assign landing landing_death)
-set(multiproc_tests crash ctl faults)
+set(multiproc_tests crash ctl faults unbounded)
 
 foreach(test IN LISTS mount_tests)
   gradfs_blackbox(mount.${test}.passthrough mount/${test}_test.py mount 300 on)
@@ -20,6 +20,7 @@ foreach(test crash faults)
   gradfs_blackbox(multiproc.${test}.plain multiproc/${test}_test.py train 300 off)
 endforeach()
 gradfs_blackbox(multiproc.ctl multiproc/ctl_test.py mount 300 on)
+gradfs_blackbox(multiproc.unbounded multiproc/unbounded_test.py mount 300 auto)
 
 foreach(folder mount multiproc)
   file(GLOB found CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_LIST_DIR}/${folder}

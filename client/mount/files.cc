@@ -53,7 +53,9 @@ Task<Result<void>> Mount::prepare_image(InodeId inode, bool write) {
       open.set_inode(inode.value);
       open.set_create(opened.value().attr().size() == 0);
       const CallOptions options{.timeout_ns = options_.timeout_ns, .descriptors = &descriptors};
-      auto image = co_await worker(opened.value().home()).call<rpc::OpenImage>(std::move(open), options);
+      RpcClient& home = worker(opened.value().home());
+      auto image = co_await home.call<rpc::OpenImage>(std::move(open), options);
+      if (image) note_bounds(home, image.value());
       if (!image) result = std::move(image).error();
       if (result && descriptors.size() != 1) result = Error(Errc::kCorrupt, "the worker sent no image");
     }
@@ -99,7 +101,8 @@ Result<OpenReply> Mount::add_open(InodeId inode, std::shared_ptr<OpenFile> file)
   reply.handle = next_handle_++;
   if (!passthrough_known_) {
     passthrough_known_ = true;
-    auto id = plain_ ? Result<int>(Error(Errc::kNotSupported)) : device_.register_backing(known.image);
+    const bool possible = !plain_ && unbounded_ == nullptr;
+    auto id = possible ? device_.register_backing(known.image) : Result<int>(Error(Errc::kNotSupported));
     passthrough_ = static_cast<bool>(id);
     if (id) known.backing_id = id.value();
     if (!id && options_.passthrough == PassthroughMode::kOn) {
@@ -197,7 +200,9 @@ Task<> Mount::create(Request request, InodeId parent, std::string name, mode_t m
     open.set_create(attr.size() == 0);
     std::vector<UniqueFd> descriptors;
     const CallOptions options{.timeout_ns = options_.timeout_ns, .descriptors = &descriptors};
-    auto image = co_await worker(made.value().home()).call<rpc::OpenImage>(std::move(open), options);
+    RpcClient& home = worker(made.value().home());
+    auto image = co_await home.call<rpc::OpenImage>(std::move(open), options);
+    if (image) note_bounds(home, image.value());
     node(inode).opening = false;
     if (image && descriptors.size() == 1) node(inode).image = std::move(descriptors.front());
     node_changed_.notify_all();
@@ -238,31 +243,10 @@ void Mount::read(Request request, OpenFile& file, std::size_t size, off_t offset
   request.data(&buffer);
 }
 
-void Mount::write(Request request, OpenFile& file, const char* data, std::size_t size, off_t offset) {
-  constexpr std::size_t kTextMax = 1 << 20;
-  const auto found = nodes_.find(file.inode);
-  if (found != nodes_.end() && is_text(found->second.attr.role(), found->second.attr)) {
-    const std::size_t end = static_cast<std::size_t>(offset) + size;
-    if (end > kTextMax) return void(request.error(EFBIG));
-    if (file.text.size() < end) file.text.resize(end);
-    file.text.replace(static_cast<std::size_t>(offset), size, data, size);
-    file.dirty = true;
-    return void(request.written(size));
-  }
-  const ssize_t n = ::pwrite(image_fd(file), data, size, offset);
-  if (n < 0) return void(request.error(errno));
-  request.written(static_cast<std::size_t>(n));
-}
-
 void Mount::lseek(Request request, OpenFile& file, off_t offset, int whence) {
   const off_t at = ::lseek(image_fd(file), offset, whence);
   if (at < 0) return void(request.error(errno));
   request.offset(at);
-}
-
-void Mount::fallocate(Request request, OpenFile& file, int mode, off_t offset, off_t length) {
-  if (!file.write) return void(request.error(EBADF));
-  request.error(::fallocate(image_fd(file), mode, offset, length) == 0 ? 0 : errno);
 }
 
 // Size and times go to the master when they differ from what it knows.

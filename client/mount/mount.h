@@ -144,7 +144,6 @@ class Mount {
   void drop_open(InodeId inode, bool write);
   void close_handle(std::uint64_t handle);
   void read(Request request, OpenFile& file, std::size_t size, off_t offset);
-  void write(Request request, OpenFile& file, const char* data, std::size_t size, off_t offset);
   Task<> flush(Request request, std::uint64_t handle);
   Task<> release_the_dying(Request request);
   Task<> fsync(Request request, std::uint64_t handle);
@@ -152,7 +151,17 @@ class Mount {
   void release(Request request, std::uint64_t handle);
   Task<> finish_release(std::shared_ptr<OpenFile> file);
   void lseek(Request request, OpenFile& file, off_t offset, int whence);
-  void fallocate(Request request, OpenFile& file, int mode, off_t offset, off_t length);
+
+  // writes.cc
+  void write(Request request, std::shared_ptr<OpenFile> file, const char* data, std::size_t size,
+             off_t offset);
+  Task<> write_if_there_is_room(Request request, std::shared_ptr<OpenFile> file, std::string data,
+                                off_t offset);
+  void write_text(Request request, OpenFile& file, const char* data, std::size_t size, off_t offset);
+  Task<> fallocate(Request request, std::shared_ptr<OpenFile> file, int mode, off_t offset, off_t length);
+  Task<Result<void>> take_room(int image, off_t offset, std::uint64_t size);
+  void note_bounds(RpcClient& worker, const wire::OpenImageResponse& image);
+
   Task<Result<void>> commit_attributes(InodeId inode, bool end_lease);
   std::shared_ptr<OpenFile> find_open(std::uint64_t handle);
   [[nodiscard]] int image_fd(const OpenFile& file) const;
@@ -200,6 +209,9 @@ class Mount {
   std::string device_number_;
   std::uint64_t next_ordinal_ = 1;
   std::uint64_t next_handle_ = 1;
+  // The worker, where its memory has no limit of its own: it is asked before bytes are written.
+  RpcClient* unbounded_ = nullptr;
+  std::uint64_t room_bytes_ = 0;  // that it has said are left, and nobody has written
   std::unordered_map<InodeId, Node> nodes_;
   std::unordered_map<std::uint64_t, std::shared_ptr<OpenFile>> open_files_;
   std::unordered_map<std::uint64_t, std::shared_ptr<DirectoryHandle>> directories_;

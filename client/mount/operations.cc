@@ -85,7 +85,7 @@ struct Operations {
                     fuse_file_info* info) {
     const auto file = self(r).find_open(info->fh);
     if (file == nullptr) return void(fuse_reply_err(r, EBADF));
-    self(r).write(self(r).begin(r), *file, data, size, offset);
+    self(r).write(self(r).begin(r), file, data, size, offset);
   }
   static void flush(fuse_req_t r, fuse_ino_t, fuse_file_info* info) {
     Mount& m = self(r);
@@ -147,7 +147,7 @@ struct Operations {
                         fuse_file_info* info) {
     const auto file = self(r).find_open(info->fh);
     if (file == nullptr) return void(fuse_reply_err(r, EBADF));
-    self(r).fallocate(self(r).begin(r), *file, mode, offset, length);
+    self(r).scope_.spawn(self(r).fallocate(self(r).begin(r), file, mode, offset, length));
   }
 
   static fuse_lowlevel_ops table() {

@@ -193,4 +193,13 @@ Result<StoreUsage> ImageStore::usage() const {
   return out;
 }
 
+Result<void> ImageStore::check_room(std::uint64_t bytes) const {
+  if (private_tmpfs_) return ok();
+  GRADFS_TRY(const StoreUsage now, usage());
+  if (bytes > now.capacity_bytes || now.used_bytes > now.capacity_bytes - bytes) {
+    return Error(Errc::kNoSpace, "the worker's memory is full");
+  }
+  return ok();
+}
+
 }  // namespace gradfs

@@ -54,6 +54,8 @@ class ImageStore {
   static Result<void> copy_contents(const UniqueFd& from, const UniqueFd& to);
 
   [[nodiscard]] Result<StoreUsage> usage() const;
+  // kNoSpace where `bytes` more would pass the limit, in /dev/shm; a tmpfs of our own sees to that itself.
+  [[nodiscard]] Result<void> check_room(std::uint64_t bytes) const;
   [[nodiscard]] const std::string& root() const { return root_; }
   // false: /dev/shm, whose size is not ours to bound.
   [[nodiscard]] bool private_tmpfs() const { return private_tmpfs_; }

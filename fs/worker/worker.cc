@@ -206,6 +206,9 @@ Task<Result<wire::OpenImageResponse>> Worker::open_image(wire::OpenImageRequest 
                                                          CallContext& context) {
   GRADFS_CO_TRYV(check_peer(context));
   const bool create = request.create();
+  if (create && !store_.has_image(InodeId{request.inode()})) {
+    GRADFS_CO_TRYV(store_.check_room(std::max<std::uint64_t>(request.preallocate_bytes(), 1)));
+  }
   GRADFS_CO_TRY(UniqueFd image, store_.open_image(InodeId{request.inode()}, create));
   if (request.preallocate_bytes() > 0) {
     Result<void> allocated = ok();
