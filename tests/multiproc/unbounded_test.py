@@ -13,7 +13,7 @@ from case import ClusterCase, read_file, write_file
 from model import Model, data_of, minus
 
 MIB = 1 << 20
-LIMIT_MIB = 64
+LIMIT_MIB = 32
 SLACK_MIB = 8  # what a mount may write before it asks again
 
 
