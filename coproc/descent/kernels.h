@@ -49,7 +49,7 @@ struct Kernels {
   Kernel momentum;  // and nesterov
   Kernel adam;
   Kernel adamw;
-  // All of count floats at any alignment are finite, and are when multiplied by scale.
+  // All of count floats at any alignment are finite, and are when multiplied by scale, which is not negative.
   bool (*all_finite)(const std::byte* data, std::size_t count, float scale);
 };
 
