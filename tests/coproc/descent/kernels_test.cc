@@ -22,7 +22,7 @@ struct AllFinite : ::testing::Test {
     std::vector<bool> out;
     for (const Kernels* const* kernels = all_kernels(); *kernels != nullptr; ++kernels) {
       for (const std::size_t shift : {0, 1}) {
-        std::memcpy(bytes.data() + shift, values.data(), values.size() * sizeof(float));
+        if (!values.empty()) std::memcpy(&bytes[shift], values.data(), values.size() * sizeof(float));
         out.push_back((*kernels)->all_finite(bytes.data() + shift, values.size(), scale));
       }
     }
