@@ -27,7 +27,38 @@ Result<std::string> find_file(const std::string& directory, const std::string& s
                directory + "/" + stem + "-" + ending + ": tools/get-mnist --to " + directory + " fetches it");
 }
 
-Result<Samples> load_part(const std::string& directory, const std::string& part) {
+class ByteSamples final : public Samples {
+ public:
+  ByteSamples(std::vector<std::uint8_t> pixels, std::size_t row_bytes, std::vector<std::uint8_t> labels)
+      : pixels_(std::move(pixels)),
+        labels_(std::move(labels)),
+        features_(row_bytes),
+        classes_(std::size_t{*std::ranges::max_element(labels_)} + 1) {}
+
+  [[nodiscard]] std::size_t rows() const noexcept override { return labels_.size(); }
+  [[nodiscard]] std::size_t features() const noexcept override { return features_; }
+  [[nodiscard]] std::size_t classes() const noexcept override { return classes_; }
+
+  [[nodiscard]] Result<void> gather(std::span<const std::uint32_t> rows, std::span<float> features,
+                                    std::span<std::uint8_t> labels) const override {
+    GRADFS_CHECK(features.size() >= rows.size() * features_ && labels.size() >= rows.size());
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      const std::uint8_t* from = pixels_.data() + rows[i] * features_;
+      float* to = features.data() + i * features_;
+      for (std::size_t j = 0; j < features_; ++j) to[j] = static_cast<float>(from[j]) * kPixelScale;
+      labels[i] = labels_[rows[i]];
+    }
+    return ok();
+  }
+
+ private:
+  const std::vector<std::uint8_t> pixels_;
+  const std::vector<std::uint8_t> labels_;
+  const std::size_t features_;
+  const std::size_t classes_;
+};
+
+Result<std::unique_ptr<Samples>> load_part(const std::string& directory, const std::string& part) {
   GRADFS_TRY(std::string images_path, find_file(directory, part + "-images", "idx3-ubyte"));
   GRADFS_TRY(std::string labels_path, find_file(directory, part + "-labels", "idx1-ubyte"));
   GRADFS_TRY(IdxArray images, read_idx(images_path, 3));
@@ -37,40 +68,25 @@ Result<Samples> load_part(const std::string& directory, const std::string& part)
     return Error(Errc::kInvalid, images_path + " has " + std::to_string(images.rows()) + " images, " +
                                      labels_path + " " + std::to_string(labels.rows()) + " labels");
   }
-  return Samples::make(std::move(images.data), row_bytes, std::move(labels.data));
+  return make_byte_samples(std::move(images.data), row_bytes, std::move(labels.data));
 }
 
 }  // namespace
 
-Result<Samples> Samples::make(std::vector<std::uint8_t> pixels, std::size_t row_bytes,
-                              std::vector<std::uint8_t> labels) {
+Result<std::unique_ptr<Samples>> make_byte_samples(std::vector<std::uint8_t> pixels, std::size_t row_bytes,
+                                                   std::vector<std::uint8_t> labels) {
   if (labels.empty() || row_bytes == 0) return Error(Errc::kInvalid, "no samples");
   if (pixels.size() != labels.size() * row_bytes)
     return Error(Errc::kInvalid, "as many labels as rows are needed");
-  Samples out;
-  out.classes_ = std::size_t{*std::max_element(labels.begin(), labels.end())} + 1;
-  out.features_ = row_bytes;
-  out.pixels_ = std::move(pixels);
-  out.labels_ = std::move(labels);
-  return out;
-}
-
-void Samples::gather(std::span<const std::uint32_t> rows, std::span<float> features,
-                     std::span<std::uint8_t> labels) const {
-  GRADFS_CHECK(features.size() >= rows.size() * features_ && labels.size() >= rows.size());
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    const std::uint8_t* from = pixels_.data() + rows[i] * features_;
-    float* to = features.data() + i * features_;
-    for (std::size_t j = 0; j < features_; ++j) to[j] = static_cast<float>(from[j]) * kPixelScale;
-    labels[i] = labels_[rows[i]];
-  }
+  return std::unique_ptr<Samples>(
+      std::make_unique<ByteSamples>(std::move(pixels), row_bytes, std::move(labels)));
 }
 
 Result<Dataset> load_dataset(const std::string& name, const std::string& directory) {
   if (name != "mnist") return Error(Errc::kInvalid, "no data set '" + name + "'; there is mnist");
-  GRADFS_TRY(Samples train, load_part(directory, "train"));
-  GRADFS_TRY(Samples test, load_part(directory, "t10k"));
-  if (train.features() != test.features()) {
+  GRADFS_TRY(std::unique_ptr<Samples> train, load_part(directory, "train"));
+  GRADFS_TRY(std::unique_ptr<Samples> test, load_part(directory, "t10k"));
+  if (train->features() != test->features()) {
     return Error(Errc::kInvalid, directory + ": images for training and for testing differ in size");
   }
   return Dataset{name, std::move(train), std::move(test)};

@@ -1,7 +1,8 @@
-// A labelled data set in memory: rows of byte features, a label for each.
+// Labelled data sets: rows of features, a label for each, for training and for testing.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -10,35 +11,31 @@
 
 namespace gradfs::trainer {
 
-// Immutable after loading, so that forked workers share its pages.
+// Rows that can be had in any order; how they are kept is the implementation's affair: in memory, in a file,
+// or computed. Immutable, so that any thread, and a forked process, may call it.
 class Samples {
  public:
-  // kInvalid if the counts differ, or there are none. pixels: rows * row_bytes.
-  static Result<Samples> make(std::vector<std::uint8_t> pixels, std::size_t row_bytes,
-                              std::vector<std::uint8_t> labels);
-
-  [[nodiscard]] std::size_t rows() const noexcept { return labels_.size(); }
-  [[nodiscard]] std::size_t features() const noexcept { return features_; }
+  virtual ~Samples() = default;
+  [[nodiscard]] virtual std::size_t rows() const noexcept = 0;
+  [[nodiscard]] virtual std::size_t features() const noexcept = 0;
   // One more than the largest label.
-  [[nodiscard]] std::size_t classes() const noexcept { return classes_; }
+  [[nodiscard]] virtual std::size_t classes() const noexcept = 0;
 
-  // The rows named by `rows`, as features between 0 and 1, and their labels. The spans are large enough.
-  void gather(std::span<const std::uint32_t> rows, std::span<float> features,
-              std::span<std::uint8_t> labels) const;
-
- private:
-  Samples() = default;
-
-  std::vector<std::uint8_t> pixels_;
-  std::vector<std::uint8_t> labels_;
-  std::size_t features_ = 0;
-  std::size_t classes_ = 0;
+  // The rows named by `rows`, as features one row after the other, and their labels. The spans are large
+  // enough. kIo: they cannot be read any more.
+  [[nodiscard]] virtual Result<void> gather(std::span<const std::uint32_t> rows, std::span<float> features,
+                                            std::span<std::uint8_t> labels) const = 0;
 };
+
+// Rows of bytes in memory, given as values between 0 and 1. pixels: rows * row_bytes. kInvalid if the counts
+// differ, or there are none.
+Result<std::unique_ptr<Samples>> make_byte_samples(std::vector<std::uint8_t> pixels, std::size_t row_bytes,
+                                                   std::vector<std::uint8_t> labels);
 
 struct Dataset {
   std::string name;
-  Samples train;
-  Samples test;
+  std::unique_ptr<Samples> train;
+  std::unique_ptr<Samples> test;
 };
 
 // name: "mnist", the only one there is. directory: of its files, by their usual names

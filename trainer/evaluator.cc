@@ -20,7 +20,7 @@ Result<double> Evaluator::accuracy(ParameterSource& source) {
   for (std::size_t begin = 0; begin < test_.rows(); begin += kBatch) {
     const std::size_t count = std::min(kBatch, test_.rows() - begin);
     for (std::size_t i = 0; i < count; ++i) rows[i] = static_cast<std::uint32_t>(begin + i);
-    test_.gather(std::span(rows).first(count), network_.batch(), labels);
+    GRADFS_TRYV(test_.gather(std::span(rows).first(count), network_.batch(), labels));
     correct += network_.count_correct(parameters_.data(), std::span(labels).first(count));
   }
   return static_cast<double>(correct) / static_cast<double>(test_.rows());

@@ -75,8 +75,8 @@ class Run {
         architecture_(architecture),
         control_(control),
         options_(options),
-        evaluator_(dataset.test, architecture.layers(), architecture.parameters()),
-        loss_(dataset.train.rows()),
+        evaluator_(*dataset.test, architecture.layers(), architecture.parameters()),
+        loss_(dataset.train->rows()),
         display_(options.terminal) {}
   ~Run();
 
@@ -100,7 +100,7 @@ class Run {
     return std::ranges::any_of(workers_, [](const WorkerProcess& worker) { return worker.pid > 0; });
   }
   [[nodiscard]] double epoch() const {
-    return static_cast<double>(report_.samples) / static_cast<double>(dataset_.train.rows());
+    return static_cast<double>(report_.samples) / static_cast<double>(dataset_.train->rows());
   }
   [[nodiscard]] ProgressDisplay::State state(double at_seconds) const;
   void stop_now() {
@@ -161,7 +161,7 @@ Result<RunOutcome> Run::run() {
 
 Result<void> Run::start_workers() {
   GRADFS_TRY(std::vector<Rows> rows,
-             deal_rows(dataset_.train.rows(), options_.partitions, options_.workers, options_.seed));
+             deal_rows(dataset_.train->rows(), options_.partitions, options_.workers, options_.seed));
   std::fflush(nullptr);
   for (std::size_t index = 0; index < options_.workers; ++index) {
     GRADFS_TRY(RecordPipe pipe, make_record_pipe());
@@ -194,7 +194,7 @@ void Run::worker_main(std::size_t index, Rows rows, UniqueFd pipe) {
   } else {
     BatchPlan plan(std::move(rows), options_.worker.batch_size, options_.worker.batches_per_push,
                    options_.epochs, options_.seed * 1'000'003 + index);
-    Worker worker(dataset_.train, architecture_.layers(), std::move(plan), options_.worker,
+    Worker worker(*dataset_.train, architecture_.layers(), std::move(plan), options_.worker,
                   std::move(exchange.value()));
     status = run_worker(worker, *control_, records);
   }
@@ -374,11 +374,11 @@ SharedControl::~SharedControl() { ::munmap(control_, sizeof(RunControl)); }
 Result<RunOutcome> train(const Dataset& dataset, Architecture& architecture, SharedControl& control,
                          const RunOptions& options) {
   const std::vector<DenseLayer>& layers = architecture.layers();
-  if (layers.front().inputs != dataset.train.features()) {
+  if (layers.front().inputs != dataset.train->features()) {
     return Error(Errc::kInvalid, "the model takes " + std::to_string(layers.front().inputs) +
-                                     " values, a sample has " + std::to_string(dataset.train.features()));
+                                     " values, a sample has " + std::to_string(dataset.train->features()));
   }
-  const std::size_t classes = std::max(dataset.train.classes(), dataset.test.classes());
+  const std::size_t classes = std::max(dataset.train->classes(), dataset.test->classes());
   if (layers.back().outputs < classes) {
     return Error(Errc::kInvalid, "the model tells " + std::to_string(layers.back().outputs) +
                                      " classes apart, the data set has " + std::to_string(classes));

@@ -49,7 +49,7 @@ Result<bool> Worker::compute(const std::atomic<bool>* stop) {
     if (!first && stop != nullptr && stop->load(std::memory_order_relaxed)) return false;
     const auto batch = rows.first(std::min(options_.batch_size, rows.size()));
     rows = rows.subspan(batch.size());
-    samples_.gather(batch, network_.batch(), labels_);
+    GRADFS_TRYV(samples_.gather(batch, network_.batch(), labels_));
     current_.loss_sum += network_.gradient(parameters, std::span(labels_).first(batch.size()), scale, !first,
                                            exchange_->gradient().data());
   }

@@ -80,14 +80,14 @@ class MnistFiles : public testing::Test {
 TEST_F(MnistFiles, AreScaledToOne) {
   const Result<Dataset> loaded = load_dataset("mnist", directory_);
   ASSERT_TRUE(loaded);
-  const Samples& train = loaded.value().train;
+  const Samples& train = *loaded.value().train;
   EXPECT_EQ(train.rows(), 4u);
   EXPECT_EQ(train.features(), 4u);
   EXPECT_EQ(train.classes(), 4u);
   const std::vector<std::uint32_t> rows = {3, 1};
   std::vector<float> features(8);
   std::vector<std::uint8_t> labels(2);
-  train.gather(rows, features, labels);
+  ASSERT_TRUE(train.gather(rows, features, labels));
   EXPECT_EQ(labels, (std::vector<std::uint8_t>{3, 1}));
   EXPECT_FLOAT_EQ(features[0], 2.0f / 255.0f);
   EXPECT_FLOAT_EQ(features[4], 4.0f / 255.0f);

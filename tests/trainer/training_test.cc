@@ -18,7 +18,7 @@ constexpr std::size_t kFeatures = 20;
 constexpr std::size_t kClasses = 4;
 
 // Noisy patterns, one for each class, that no single feature tells apart.
-Samples make_samples(std::size_t rows, std::uint64_t seed) {
+std::unique_ptr<Samples> make_samples(std::size_t rows, std::uint64_t seed) {
   std::vector<std::vector<std::uint8_t>> patterns;
   SeededRandom shape(1);
   for (std::size_t c = 0; c < kClasses; ++c) {
@@ -34,7 +34,7 @@ Samples make_samples(std::size_t rows, std::uint64_t seed) {
       pixels.push_back(static_cast<std::uint8_t>(value - 60 + random.next_u64() % 121));
     }
   }
-  return std::move(Samples::make(std::move(pixels), kFeatures, std::move(labels)).value());
+  return std::move(make_byte_samples(std::move(pixels), kFeatures, std::move(labels)).value());
 }
 
 Dataset make_dataset(std::size_t rows = 1200) {
@@ -119,11 +119,11 @@ TEST(Worker, KeepsParametersBetweenFetches) {
     std::vector<float> gradient_;
     int& fetches_;
   };
-  const Samples samples = make_samples(40, 1);
+  const std::unique_ptr<Samples> samples = make_samples(40, 1);
   const std::vector<DenseLayer> layers = chain({kFeatures, kClasses});
   int fetches = 0;
   Rows rows(40);
-  Worker worker(samples, layers, BatchPlan(rows, 4, 1, 1, 1), {.batch_size = 4, .pushes_per_fetch = 3},
+  Worker worker(*samples, layers, BatchPlan(rows, 4, 1, 1, 1), {.batch_size = 4, .pushes_per_fetch = 3},
                 std::make_unique<Counting>(parameter_count(layers), fetches));
   for (std::uint64_t step = 1; step <= 10; ++step) {
     ASSERT_TRUE(worker.compute().value());
