@@ -20,12 +20,12 @@ constexpr milliseconds kPauseFirst{5};
 constexpr milliseconds kPauseLongest{1000};
 constexpr milliseconds kPauseStep{50};  // how soon a stop is seen
 
-bool stopped(const std::atomic<bool>* stop) {
-  return stop != nullptr && stop->load(std::memory_order_relaxed);
+bool stopped(const RunControl* control) {
+  return control != nullptr && control->stop.load(std::memory_order_relaxed);
 }
 
-void pause(milliseconds duration, const std::atomic<bool>* stop) {
-  while (duration.count() > 0 && !stopped(stop)) {
+void pause(milliseconds duration, const RunControl* control) {
+  while (duration.count() > 0 && !stopped(control)) {
     const milliseconds step = std::min(duration, kPauseStep);
     std::this_thread::sleep_for(step);
     duration -= step;
@@ -49,15 +49,14 @@ class MappedModel : public Exchange {
         header_(model_.layout(), options.run, "w" + std::to_string(worker)),
         name_(stem(options, worker)) {}
 
-  Result<void> fetch(std::span<float> out) override {
-    note_base();
-    std::ranges::copy(model_.parameters(), out.begin());
-    return ok();
+  Result<std::span<const float>> current() override {
+    base_version_ = model_.version();
+    return model_.parameters();
   }
 
-  std::span<const float> live() override {
-    note_base();
-    return model_.parameters();
+  // The gradient, which the filesystem reads; parameters are used where they lie.
+  [[nodiscard]] std::uint64_t bytes_moved() const override {
+    return pushes_ * model_.layout().parameters() * sizeof(float);
   }
 
  protected:
@@ -66,9 +65,7 @@ class MappedModel : public Exchange {
   const GradientHeader header_;
   const std::string name_;
   std::optional<std::uint64_t> base_version_;  // the parameters were read at this version or a later one
-
- private:
-  void note_base() { base_version_ = model_.version(); }
+  std::uint64_t pushes_ = 0;
 };
 
 class SlotExchange final : public MappedModel {
@@ -102,10 +99,11 @@ class SlotExchange final : public MappedModel {
   }
 
   Result<PushOutcome> push(std::uint64_t step, double loss) override {
+    ++pushes_;
     const std::string header = header_.render(step, base_version_, loss);
     GRADFS_TRYV(store(header));
     const auto attempt = [this] { return ::fsync(fd_.get()) == 0 ? 0 : errno; };
-    return push_until_settled(attempt, path_, kPushRetry_ms, options_.stop);
+    return push_until_settled(attempt, path_, kPushRetry_ms, options_.control);
   }
 
  private:
@@ -136,13 +134,14 @@ class FileExchange final : public MappedModel {
   std::span<float> gradient() override { return gradient_; }
 
   Result<PushOutcome> push(std::uint64_t step, double loss) override {
+    ++pushes_;
     const std::string header = header_.render(step, base_version_, loss);
     const std::string path = options_.model_directory + "/gradients/" + name_ + "-" + std::to_string(step);
     int tries = 0;
     const auto attempt = [&] {
       return push_file(path + "-" + std::to_string(++tries) + ".safetensors", header);
     };
-    return push_until_settled(attempt, path, kPushRetry_ms, options_.stop);
+    return push_until_settled(attempt, path, kPushRetry_ms, options_.control);
   }
 
  private:
@@ -167,11 +166,7 @@ class FileExchange final : public MappedModel {
 class Observer final : public ParameterSource {
  public:
   explicit Observer(ModelFile model) : model_(std::move(model)) {}
-  Result<void> fetch(std::span<float> out) override {
-    std::ranges::copy(model_.parameters(), out.begin());
-    return ok();
-  }
-  std::span<const float> live() override { return model_.parameters(); }
+  Result<std::span<const float>> current() override { return model_.parameters(); }
   [[nodiscard]] const ModelFile& file() const noexcept { return model_; }
 
  private:
@@ -191,6 +186,7 @@ class Coprocessor final : public Architecture {
     return observer_.file().version_or_status();
   }
   [[nodiscard]] std::string optimizer() const override { return observer_.file().optimizer_or_status(); }
+  [[nodiscard]] bool works_through_files() const override { return true; }
 
   Result<std::unique_ptr<Exchange>> make_exchange(std::size_t worker) override {
     GRADFS_TRY(ModelFile model, ModelFile::open(options_.model_directory));
@@ -217,6 +213,10 @@ class Coprocessor final : public Architecture {
 }  // namespace
 
 Result<std::unique_ptr<Architecture>> open_coprocessor(const ExchangeOptions& options) {
+  if (options.optimizer || options.learning_rate) {
+    return Error(Errc::kInvalid, "the filesystem takes the step here: set the optimizer and its rate in " +
+                                     options.model_directory + "/descent.toml");
+  }
   GRADFS_TRY(ModelFile model, ModelFile::open(options.model_directory));
   Result<std::vector<DenseLayer>> layers = deduce_layers(model.layout());
   if (!layers) return Error(layers.error().code, options.model_directory + ": " + layers.error().detail);
@@ -231,10 +231,11 @@ PushVerdict judge_push(int error_number) noexcept {
       return PushVerdict::kCounted;
     case ERANGE:
       return PushVerdict::kDropped;
+    case EDOM:
+      return PushVerdict::kRefused;
     case EINTR:
       return PushVerdict::kRetryNow;
     case EINVAL:
-    case EDOM:
     case EDQUOT:
     case ENOSPC:
     case ENOENT:
@@ -252,7 +253,7 @@ PushVerdict judge_push(int error_number) noexcept {
 }
 
 Result<PushOutcome> push_until_settled(const std::function<int()>& attempt, const std::string& what,
-                                       std::int64_t limit_ms, const std::atomic<bool>* stop) {
+                                       std::int64_t limit_ms, const RunControl* control) {
   const auto deadline = Clock::now() + milliseconds(limit_ms);
   milliseconds wait = kPauseFirst;
   for (;;) {
@@ -260,18 +261,17 @@ Result<PushOutcome> push_until_settled(const std::function<int()>& attempt, cons
     const PushVerdict verdict = judge_push(error_number);
     if (verdict == PushVerdict::kCounted) return PushOutcome::kCounted;
     if (verdict == PushVerdict::kDropped) return PushOutcome::kDropped;
+    if (verdict == PushVerdict::kRefused) return PushOutcome::kRefused;
     const bool late = Clock::now() >= deadline;
-    if (verdict == PushVerdict::kFailed || late || stopped(stop)) {
+    if (verdict == PushVerdict::kFailed || late || stopped(control)) {
       std::string reason = std::strerror(error_number);
-      if (error_number == EDOM)
-        reason = "the gradient is not finite, or over the limit: has the training diverged?";
       if (error_number == ENOTCONN) reason = "the mount is gone";
       if (verdict != PushVerdict::kFailed && late)
         reason += ", for " + std::to_string(limit_ms / 1000) + " s";
       return Error(from_errno(error_number), "push to " + what + ": " + reason);
     }
     if (verdict == PushVerdict::kRetryNow) continue;
-    pause(wait, stop);
+    pause(wait, control);
     wait = std::min(wait * 2, kPauseLongest);
   }
 }

@@ -22,13 +22,13 @@ Result<std::unique_ptr<Architecture>> open_coprocessor(const ExchangeOptions& op
 
 // What to make of the errno of a push. ETIMEDOUT is tried again: a server may have been slow, and a round
 // that did not fill has not used up the step.
-enum class PushVerdict : std::uint8_t { kCounted, kDropped, kRetryNow, kRetryLater, kFailed };
+enum class PushVerdict : std::uint8_t { kCounted, kDropped, kRefused, kRetryNow, kRetryLater, kFailed };
 PushVerdict judge_push(int error_number) noexcept;
 
 // Calls attempt, which returns 0 or an errno, until that is settled: again at once after EINTR, with a
 // growing pause (5 ms to 1 s) after an unknown outcome, for at most limit_ms. A failure names `what` and the
-// errno. stop: as in ExchangeOptions.
+// errno. control: its stop ends the wait; may be null.
 Result<PushOutcome> push_until_settled(const std::function<int()>& attempt, const std::string& what,
-                                       std::int64_t limit_ms, const std::atomic<bool>* stop);
+                                       std::int64_t limit_ms, const RunControl* control);
 
 }  // namespace gradfs::trainer

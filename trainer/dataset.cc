@@ -5,7 +5,10 @@
 #include <algorithm>
 
 #include "fs/base/check.h"
+#include "trainer/csv.h"
 #include "trainer/idx.h"
+#include "trainer/npy.h"
+#include "trainer/synthetic.h"
 
 namespace gradfs::trainer {
 namespace {
@@ -82,14 +85,43 @@ Result<std::unique_ptr<Samples>> make_byte_samples(std::vector<std::uint8_t> pix
       std::make_unique<ByteSamples>(std::move(pixels), row_bytes, std::move(labels)));
 }
 
-Result<Dataset> load_dataset(const std::string& name, const std::string& directory) {
-  if (name != "mnist") return Error(Errc::kInvalid, "no data set '" + name + "'; there is mnist");
+namespace {
+
+Result<Dataset> load_mnist(const std::string& directory) {
   GRADFS_TRY(std::unique_ptr<Samples> train, load_part(directory, "train"));
   GRADFS_TRY(std::unique_ptr<Samples> test, load_part(directory, "t10k"));
   if (train->features() != test->features()) {
-    return Error(Errc::kInvalid, directory + ": images for training and for testing differ in size");
+    return Error(Errc::kInvalid, directory + ": images for training and for testing differ in size (" +
+                                     std::to_string(train->features()) + " and " +
+                                     std::to_string(test->features()) + " pixels)");
   }
-  return Dataset{name, std::move(train), std::move(test)};
+  return Dataset{"mnist", std::move(train), std::move(test)};
+}
+
+Result<Dataset> generate(const SyntheticShape& shape, const DatasetOptions& options) {
+  const std::uint64_t rows = options.rows == 0 ? kGeneratedRows : options.rows;
+  const std::uint64_t test_rows = options.test_rows == 0 ? kGeneratedTestRows : options.test_rows;
+  if (std::max(rows, test_rows) > kGeneratedRowsMax) {
+    return Error(Errc::kInvalid, "at most " + std::to_string(kGeneratedRowsMax) + " rows can be generated");
+  }
+  return Dataset{shape.name, make_synthetic_samples(shape, options.seed, 0, rows),
+                 make_synthetic_samples(shape, options.seed, 1, test_rows)};
+}
+
+}  // namespace
+
+bool dataset_needs_directory(const std::string& name) {
+  return name == "mnist" || name == "csv" || name == "npy";
+}
+
+Result<Dataset> load_dataset(const DatasetOptions& options) {
+  if (options.name == "mnist") return load_mnist(options.directory);
+  if (options.name == "csv") return load_csv(options.directory, options.label);
+  if (options.name == "npy") return load_npy(options.directory);
+  if (options.name == kHiggs.name) return generate(kHiggs, options);
+  if (options.name == kMolecular.name) return generate(kMolecular, options);
+  return Error(Errc::kInvalid,
+               "no data set '" + options.name + "'; there are mnist, higgs, molecular, csv, npy");
 }
 
 }  // namespace gradfs::trainer

@@ -38,8 +38,23 @@ struct Dataset {
   std::unique_ptr<Samples> test;
 };
 
-// name: "mnist", the only one there is. directory: of its files, by their usual names
-// (train-images-idx3-ubyte or train-images.idx3-ubyte). Errors are one line that says what to do.
-Result<Dataset> load_dataset(const std::string& name, const std::string& directory);
+struct DatasetOptions {
+  std::string name;             // mnist, csv, npy, higgs, molecular
+  std::string directory = {};   // of the files; not used by the last two, which are generated
+  std::uint64_t rows = 0;       // generated: for training; 0 for kGeneratedRows
+  std::uint64_t test_rows = 0;  // generated: for testing; 0 for kGeneratedTestRows
+  std::uint64_t seed = 1;       // generated: of the function and the rows
+  std::string label = {};       // csv: its column, as load_csv takes it
+};
+inline constexpr std::uint64_t kGeneratedRows = 200'000;
+inline constexpr std::uint64_t kGeneratedTestRows = 2'000;
+inline constexpr std::uint64_t kGeneratedRowsMax = 0xffff'ffff;  // of either; row numbers are 32 bits wide
+
+// mnist: train-images-idx3-ubyte or train-images.idx3-ubyte, and so on; csv.h and npy.h say what theirs are.
+// Errors are one line that says what to do.
+Result<Dataset> load_dataset(const DatasetOptions& options);
+
+// The set is read from files, so that options.directory is needed.
+bool dataset_needs_directory(const std::string& name);
 
 }  // namespace gradfs::trainer

@@ -14,7 +14,7 @@ namespace gradfs::trainer {
 struct DenseKernels {
   const char* name;  // "avx512", "avx2", "baseline"
 
-  // out = in * weight^T + bias, and negative values become zero if relu is set.
+  // out = in * weight^T + bias, and negative values become zero if relu is set (a NaN stays one).
   void (*forward)(const float* in, const float* weight, const float* bias, std::size_t batch,
                   std::size_t inputs, std::size_t outputs, bool relu, float* out);
 
@@ -24,7 +24,7 @@ struct DenseKernels {
                              std::size_t outputs, bool accumulate, float* weight_gradient,
                              float* bias_gradient);
 
-  // in_delta = delta * weight where in (what ReLU left) is positive, else zero.
+  // in_delta = delta * weight where in (what ReLU left) is positive or a NaN, else zero.
   void (*input_delta)(const float* delta, const float* weight, const float* in, std::size_t batch,
                       std::size_t inputs, std::size_t outputs, float* in_delta);
 };

@@ -1,31 +1,16 @@
 #include "trainer/exchange.h"
 
-#include "trainer/coprocessor.h"
+#include <algorithm>
+
+#include "fs/base/check.h"
 
 namespace gradfs::trainer {
-namespace {
 
-using Opener = Result<std::unique_ptr<Architecture>> (*)(const ExchangeOptions&);
-
-struct Entry {
-  const char* name;
-  Opener open;
-};
-
-constexpr Entry kArchitectures[] = {
-    {"coprocessor", open_coprocessor},
-};
-
-}  // namespace
-
-Result<std::unique_ptr<Architecture>> make_architecture(const std::string& name,
-                                                        const ExchangeOptions& options) {
-  std::string names;
-  for (const Entry& entry : kArchitectures) {
-    if (name == entry.name) return entry.open(options);
-    names += (names.empty() ? "" : ", ") + std::string(entry.name);
-  }
-  return Error(Errc::kInvalid, "no architecture '" + name + "'; there is: " + names);
+Result<void> ParameterSource::fetch(std::span<float> out) {
+  GRADFS_TRY(const std::span<const float> parameters, current());
+  GRADFS_CHECK(out.size() == parameters.size());
+  std::ranges::copy(parameters, out.begin());
+  return ok();
 }
 
 }  // namespace gradfs::trainer

@@ -162,6 +162,13 @@ Result<ModelFile> ModelFile::open(const std::string& model_directory) {
   if (!layout) return invalid(path + ": " + layout.error().detail);
   file.layout_ = std::move(layout.value());
   if (file.layout_.data_start % sizeof(float) != 0) return invalid(path + ": its data is not aligned");
+  file.inode_ = status.st_ino;
+  const nlohmann::json json = nlohmann::json::parse(header, nullptr, false);
+  if (const auto own = json.find("__metadata__"); own != json.end() && own->is_object()) {
+    for (const auto& [key, value] : own->items()) {
+      if (value.is_string()) file.metadata_[key] = value.get<std::string>();
+    }
+  }
   GRADFS_TRY(Mapping map, Mapping::map(file.fd_, file_bytes, false));
   file.map_ = std::move(map);
   return file;
@@ -169,6 +176,35 @@ Result<ModelFile> ModelFile::open(const std::string& model_directory) {
 
 std::span<const float> ModelFile::parameters() const noexcept {
   return {reinterpret_cast<const float*>(map_.data() + layout_.data_start), layout_.parameters()};
+}
+
+Result<std::string> ModelFile::header() const {
+  std::string text(layout_.data_start, '\0');
+  GRADFS_TRYV(read_fully_at(fd_.get(), std::as_writable_bytes(std::span(text)), 0));
+  return text;
+}
+
+std::string ModelFile::metadata(const std::string& key) const {
+  const auto found = metadata_.find(key);
+  return found == metadata_.end() ? "" : found->second;
+}
+
+Result<std::string> with_metadata(const std::string& header,
+                                  const std::map<std::string, std::string>& metadata) {
+  std::uint64_t length = 0;
+  nlohmann::ordered_json json;
+  if (header.size() > sizeof length) {
+    json = nlohmann::ordered_json::parse(header.substr(sizeof length), nullptr, false);
+  }
+  if (!json.is_object()) return invalid("not the header of a safetensors file");
+  json["__metadata__"] = metadata;
+  std::string text = json.dump();
+  const std::uint64_t whole = sizeof length + text.size();
+  length = (whole + kHeaderAlignment - 1) / kHeaderAlignment * kHeaderAlignment - sizeof length;
+  text.resize(length, ' ');
+  std::string out(sizeof length, '\0');
+  std::memcpy(out.data(), &length, sizeof length);
+  return out + text;
 }
 
 std::optional<std::uint64_t> ModelFile::version() const {

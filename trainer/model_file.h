@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -16,6 +17,8 @@
 #include "trainer/network.h"
 
 namespace gradfs::trainer {
+
+inline constexpr std::uint64_t kHeaderAlignment = 4096;
 
 struct ModelTensor {
   std::string name;
@@ -51,6 +54,12 @@ class ModelFile {
   [[nodiscard]] const ModelLayout& layout() const noexcept { return layout_; }
   // All parameters, live.
   [[nodiscard]] std::span<const float> parameters() const noexcept;
+  // The file's header with its length: all that stands before the data.
+  [[nodiscard]] Result<std::string> header() const;
+  // What its __metadata__ said when it was opened; "" if nothing.
+  [[nodiscard]] std::string metadata(const std::string& key) const;
+  // Tells this file from one that was renamed to its name since.
+  [[nodiscard]] std::uint64_t inode() const noexcept { return inode_; }
   // user.gradfs.version: what the map contains at least. None if nothing is bound to the model.
   [[nodiscard]] std::optional<std::uint64_t> version() const;
   // The same, from status.json where there are no attributes.
@@ -65,7 +74,14 @@ class ModelFile {
   UniqueFd fd_;
   Mapping map_;
   ModelLayout layout_;
+  std::map<std::string, std::string> metadata_;
+  std::uint64_t inode_ = 0;
 };
+
+// The header of a model's file, with its length, with this __metadata__ instead of its own; padded so that
+// the data begin on a multiple of kHeaderAlignment. kInvalid: it is none.
+Result<std::string> with_metadata(const std::string& header,
+                                  const std::map<std::string, std::string>& metadata);
 
 // What a gradient's __metadata__ says.
 struct GradientNote {
@@ -75,8 +91,6 @@ struct GradientNote {
   std::optional<std::uint64_t> base_version;
   double loss = 0;  // mean over the samples
 };
-
-inline constexpr std::uint64_t kHeaderAlignment = 4096;
 
 // A header of the same length for every step of a run and worker, so that a slot's can be rewritten in place:
 // padded with spaces to a multiple of kHeaderAlignment that leaves room for the largest numbers.

@@ -10,11 +10,12 @@ namespace gradfs::trainer {
 namespace {
 
 // Fisher and Yates. std::shuffle would give another order with another standard library.
-void shuffle(Rows& rows, std::uint64_t seed) {
+template <class T>
+void shuffle(std::vector<T>& items, std::uint64_t seed) {
   SeededRandom random(seed);
-  for (std::size_t i = rows.size(); i > 1; --i) {
+  for (std::size_t i = items.size(); i > 1; --i) {
     const auto pick = static_cast<std::size_t>(random.next_u64() % i);  // its bias is below i / 2^64
-    std::swap(rows[i - 1], rows[pick]);
+    std::swap(items[i - 1], items[pick]);
   }
 }
 
@@ -25,13 +26,9 @@ std::uint64_t mix(std::uint64_t seed, std::uint64_t salt) {
 
 }  // namespace
 
-Result<std::vector<Rows>> deal_rows(std::size_t samples, std::size_t partitions, std::size_t workers,
-                                    std::uint64_t seed) {
-  GRADFS_CHECK(workers > 0);
-  if (partitions < workers) {
-    return Error(Errc::kInvalid, std::to_string(workers) + " workers need at least as many partitions, not " +
-                                     std::to_string(partitions));
-  }
+Result<std::vector<std::vector<Rows>>> deal_partitions(std::size_t samples, std::size_t partitions,
+                                                       std::size_t workers, std::uint64_t seed) {
+  GRADFS_CHECK(workers > 0 && partitions > 0);
   if (samples < partitions) {
     return Error(Errc::kInvalid, std::to_string(samples) + " samples cannot be cut into " +
                                      std::to_string(partitions) + " partitions");
@@ -39,34 +36,41 @@ Result<std::vector<Rows>> deal_rows(std::size_t samples, std::size_t partitions,
   Rows all(samples);
   std::iota(all.begin(), all.end(), 0);
   shuffle(all, mix(seed, 0));
-  std::vector<Rows> dealt(workers);
+  std::vector<std::vector<Rows>> dealt(workers);
   for (std::size_t p = 0; p < partitions; ++p) {
-    Rows& rows = dealt[p % workers];
-    rows.insert(rows.end(), all.begin() + static_cast<std::ptrdiff_t>(samples * p / partitions),
-                all.begin() + static_cast<std::ptrdiff_t>(samples * (p + 1) / partitions));
+    dealt[p % workers].emplace_back(
+        all.begin() + static_cast<std::ptrdiff_t>(samples * p / partitions),
+        all.begin() + static_cast<std::ptrdiff_t>(samples * (p + 1) / partitions));
   }
   return dealt;
 }
 
-BatchPlan::BatchPlan(Rows rows, std::size_t batch_size, std::size_t batches_per_push, std::size_t epochs,
-                     std::uint64_t seed)
-    : rows_(std::move(rows)),
+BatchPlan::BatchPlan(std::vector<Rows> partitions, std::size_t batch_size, std::size_t batches_per_push,
+                     std::size_t epochs, std::uint64_t seed)
+    : partitions_(std::move(partitions)),
       batch_size_(batch_size),
       rows_per_push_(batch_size * batches_per_push),
       epochs_(epochs),
       seed_(seed) {
-  GRADFS_CHECK(!rows_.empty() && rows_per_push_ > 0);
+  GRADFS_CHECK(rows_per_push_ > 0 && std::ranges::none_of(partitions_, &Rows::empty));
 }
 
 std::span<const std::uint32_t> BatchPlan::next() {
-  if (at_ == rows_.size()) {
+  if (partitions_.empty()) return {};
+  if (at_ == partitions_[partition_].size()) {
     at_ = 0;
-    ++epoch_;
+    partition_ = (partition_ + 1) % partitions_.size();
+    epoch_ += partition_ == 0 ? 1 : 0;
   }
   if (epochs_ != 0 && epoch_ == epochs_) return {};
-  if (at_ == 0) shuffle(rows_, mix(seed_, epoch_ + 1));
-  const std::size_t count = std::min(rows_per_push_, rows_.size() - at_);
-  const std::span<const std::uint32_t> group(rows_.data() + at_, count);
+  if (at_ == 0 && partition_ == 0) {
+    const std::uint64_t seed = mix(seed_, epoch_ + 1);
+    shuffle(partitions_, ~seed);
+    for (std::size_t p = 0; p < partitions_.size(); ++p) shuffle(partitions_[p], seed + p);
+  }
+  const Rows& rows = partitions_[partition_];
+  const std::size_t count = std::min(rows_per_push_, rows.size() - at_);
+  const std::span<const std::uint32_t> group(rows.data() + at_, count);
   at_ += count;
   return group;
 }

@@ -12,18 +12,21 @@ namespace gradfs::trainer {
 
 using Rows = std::vector<std::uint32_t>;
 
-// The rows of each worker. The samples are shuffled once, cut into `partitions` parts whose sizes differ by
-// at most one, and part p goes to worker p % workers. kInvalid, in one line, if a worker would get no row.
-Result<std::vector<Rows>> deal_rows(std::size_t samples, std::size_t partitions, std::size_t workers,
-                                    std::uint64_t seed);
+// The partitions of each worker. The samples are shuffled once, cut into `partitions` parts whose sizes
+// differ by at most one, and part p goes to worker p % workers; with fewer partitions than workers, the last
+// ones get none. kInvalid, in one line, if there are fewer samples than partitions.
+Result<std::vector<std::vector<Rows>>> deal_partitions(std::size_t samples, std::size_t partitions,
+                                                       std::size_t workers, std::uint64_t seed);
 
-// The batches of one worker: all its rows in a new order each epoch. One thread.
+// The batches of one worker: each epoch its partitions in a new order, and the rows of each in a new order.
+// One thread.
 class BatchPlan {
  public:
-  // batches_per_push: how many batches one gradient sums. epochs: 0 for no end. An epoch's last batch may be
-  // short, and a push never reaches over an epoch's end.
-  BatchPlan(Rows rows, std::size_t batch_size, std::size_t batches_per_push, std::size_t epochs,
-            std::uint64_t seed);
+  // partitions: none of them empty; none at all is a plan that has ended. batches_per_push: how many batches
+  // one gradient sums. epochs: 0 for no end. A partition's last batch may be short, and a push never reaches
+  // over a partition's end.
+  BatchPlan(std::vector<Rows> partitions, std::size_t batch_size, std::size_t batches_per_push,
+            std::size_t epochs, std::uint64_t seed);
 
   // The rows of the next push; empty at the end. Valid until the next call. batch_size says where to cut
   // them.
@@ -31,13 +34,14 @@ class BatchPlan {
   [[nodiscard]] std::size_t batch_size() const noexcept { return batch_size_; }
 
  private:
-  Rows rows_;
+  std::vector<Rows> partitions_;
   std::size_t batch_size_;
   std::size_t rows_per_push_;
   std::size_t epochs_;
   std::uint64_t seed_;
   std::size_t epoch_ = 0;
-  std::size_t at_ = 0;  // rows of this epoch that were handed out
+  std::size_t partition_ = 0;  // that is handed out now
+  std::size_t at_ = 0;         // rows of it that were
 };
 
 }  // namespace gradfs::trainer

@@ -1,25 +1,17 @@
 #include "trainer/progress.h"
 
-#include <fcntl.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <climits>
 #include <cmath>
 #include <cstdio>
-#include <cstring>
 
-#include "fs/base/check.h"
 #include "fs/base/clock.h"
 
 namespace gradfs::trainer {
 namespace {
 
-static_assert(sizeof(Record) <= PIPE_BUF);
-
-constexpr int kPipeBytes = 1 << 20;
 constexpr std::int64_t kRedraw_ns = 100 * kMillisecond_ns;
 constexpr std::size_t kColumnsDefault = 80;
 constexpr std::size_t kBarMax = 30;
@@ -45,40 +37,6 @@ std::string figures(const ProgressDisplay::State& state) {
 }
 
 }  // namespace
-
-bool RecordWriter::write(const Record& record) {
-  for (;;) {
-    const ssize_t n = ::write(fd_.get(), &record, sizeof record);
-    if (n == sizeof record) return true;
-    if (n < 0 && errno == EINTR) continue;
-    return false;
-  }
-}
-
-bool RecordWriter::fail(const std::string& text) {
-  Record record;
-  record.kind = RecordKind::kFailed;
-  std::strncpy(record.text, text.c_str(), sizeof record.text - 1);
-  return write(record);
-}
-
-bool RecordReader::read(Record& record) {
-  for (;;) {
-    const ssize_t n = ::read(fd_.get(), &record, sizeof record);
-    if (n < 0 && errno == EINTR) continue;
-    GRADFS_CHECK(n <= 0 || n == sizeof record);
-    return n > 0;
-  }
-}
-
-Result<RecordPipe> make_record_pipe() {
-  int fds[2];
-  if (::pipe2(fds, O_CLOEXEC) != 0) return errno_error("pipe");
-  RecordPipe out{UniqueFd(fds[0]), UniqueFd(fds[1])};
-  if (::fcntl(fds[0], F_SETFL, O_NONBLOCK) != 0) return errno_error("fcntl");
-  ::fcntl(fds[1], F_SETPIPE_SZ, kPipeBytes);  // a smaller one only makes workers wait more often
-  return out;
-}
 
 void LossWindow::add(std::uint64_t samples, double loss_sum) {
   parts_.push_back({samples, loss_sum});

@@ -26,6 +26,11 @@ nlohmann::json or_null(const std::optional<T>& value) {
   return value ? nlohmann::json(*value) : nlohmann::json();
 }
 
+nlohmann::ordered_json spread(const Spread& times) {
+  const auto time = [](const std::optional<double>& value) { return value ? rounded(*value, 1e4) : nullptr; };
+  return {{"median", time(times.median_ms)}, {"p99", time(times.p99_ms)}};
+}
+
 bool is_special(const std::string& path) {
   struct stat status{};
   return ::stat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode);
@@ -93,10 +98,19 @@ std::string report_json(const Report& report) {
       {"test_accuracy", rounded(report.test_accuracy, 1e6)},
       {"train_loss", rounded(report.train_loss, 1e6)},
       {"train_seconds", milliseconds(report.train_seconds)},
+      {"load_seconds", milliseconds(report.load_seconds)},
       {"samples", report.samples},
       {"samples_per_second", rounded(report.samples_per_second, 10)},
       {"gradients_applied", report.gradients_applied},
       {"gradients_dropped", report.gradients_dropped},
+      {"gradients_refused", report.gradients_refused},
+      {"updates_per_second", rounded(report.updates_per_second, 1e3)},
+      {"exchange_ms", spread(report.exchange)},
+      {"compute_ms", spread(report.compute)},
+      {"bytes_moved", report.bytes_moved},
+      {"cpu_seconds", milliseconds(report.cpu_seconds)},
+      {"server_cpu_seconds", milliseconds(report.server_cpu_seconds)},
+      {"peak_memory_bytes", report.peak_memory_bytes},
       {"model_version", or_null(report.model_version)},
       {"seconds_to_accuracy", milestones},
       {"workers_lost", report.workers_lost},

@@ -21,6 +21,12 @@ struct Evaluation {
   double test_accuracy = 0;
 };
 
+// Of all steps of a run; none if there was no step.
+struct Spread {
+  std::optional<double> median_ms;
+  std::optional<double> p99_ms;
+};
+
 struct Report {
   std::string dataset;
   std::string architecture;
@@ -43,10 +49,19 @@ struct Report {
   double test_accuracy = 0;
   double train_loss = 0;
   double train_seconds = 0;  // from the first batch to the last update
+  double load_seconds = 0;   // reading the data set, before
   double samples_per_second = 0;
+  double updates_per_second = 0;  // gradients applied
   std::uint64_t samples = 0;
-  std::uint64_t gradients_applied = 0;  // pushes of this run that the model has acknowledged
+  std::uint64_t gradients_applied = 0;  // pushes of this run that the model has taken; a mean of k counts k
   std::uint64_t gradients_dropped = 0;  // pushes that its policy did not want
+  std::uint64_t gradients_refused = 0;  // pushes that were not finite
+  Spread exchange;  // gradient ready in memory, until every byte of an updated model can be read
+  Spread compute;   // a gradient
+  std::uint64_t bytes_moved = 0;        // gradients and parameters, once for each process that gets them
+  double cpu_seconds = 0;               // of all processes of the run, the filesystem's servers included
+  double server_cpu_seconds = 0;        // of the servers, if gradients or parameters go by files
+  std::uint64_t peak_memory_bytes = 0;  // the same processes together; pages that they share count once
   std::optional<std::uint64_t> model_version;
   std::vector<std::uint64_t> workers_lost;  // numbers of those that ended before their work did
   bool interrupted = false;

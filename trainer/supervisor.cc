@@ -1,150 +1,99 @@
 #include "trainer/supervisor.h"
 
 #include <poll.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/signalfd.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <csignal>
-#include <cstdio>
-#include <cstring>
-#include <new>
 
 #include "fs/base/clock.h"
-#include "trainer/evaluator.h"
+#include "trainer/crew.h"
+#include "trainer/durations.h"
+#include "trainer/evaluations.h"
+#include "trainer/progress.h"
+#include "trainer/usage.h"
 
 namespace gradfs::trainer {
 namespace {
 
-constexpr int kTick_ms = 50;
+constexpr int kTick_ms = 20;
 constexpr std::int64_t kReadyLimit_ns = 60 * kSecond_ns;
 constexpr std::int64_t kStopGrace_ns = 10 * kSecond_ns;
-constexpr double kEarlyEvaluations[] = {0.1, 0.25};  // epochs; afterwards each half
-constexpr double kEvaluationStep = 0.5;
-constexpr double kEvaluationRest = 4;  // as long as the last evaluation took, times this, none is made,
-constexpr std::int64_t kEvaluationGap_ns = 500 * kMillisecond_ns;  // nor for less than this
+constexpr std::int64_t kUsagePeriod_ns = kSecond_ns;
 
 double seconds(std::int64_t ns) { return static_cast<double>(ns) / kSecond_ns; }
 
-double next_evaluation_after(double epoch) {
-  for (const double early : kEarlyEvaluations) {
-    if (epoch < early) return early;
-  }
-  return (static_cast<double>(static_cast<std::uint64_t>(epoch / kEvaluationStep)) + 1) * kEvaluationStep;
-}
-
-// Blocks the signals that the supervisor takes from a descriptor, and restores the mask.
-class SignalBlock {
- public:
-  SignalBlock() {
-    sigemptyset(&blocked_);
-    for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGCHLD}) sigaddset(&blocked_, number);
-    ::sigprocmask(SIG_BLOCK, &blocked_, &before_);
-  }
-  ~SignalBlock() { restore(); }
-  SignalBlock(const SignalBlock&) = delete;
-  SignalBlock& operator=(const SignalBlock&) = delete;
-  void restore() const { ::sigprocmask(SIG_SETMASK, &before_, nullptr); }
-  [[nodiscard]] Result<UniqueFd> descriptor() const {
-    UniqueFd fd(::signalfd(-1, &blocked_, SFD_CLOEXEC | SFD_NONBLOCK));
-    if (!fd) return errno_error("signalfd");
-    return fd;
-  }
-
- private:
-  sigset_t blocked_{};
-  sigset_t before_{};
-};
-
-struct WorkerProcess {
-  pid_t pid = -1;  // -1 once it is reaped
-  RecordReader records;
-  bool ready = false;
-  bool done = false;    // it said so
-  bool failed = false;  // likewise
-};
-
-class Run {
+class Run final : CrewListener {
  public:
   Run(const Dataset& dataset, Architecture& architecture, SharedControl& control, const RunOptions& options)
       : dataset_(dataset),
         architecture_(architecture),
         control_(control),
         options_(options),
-        evaluator_(*dataset.test, architecture.layers(), architecture.parameters()),
+        usage_(architecture.works_through_files() ? filesystem_servers() : std::vector<pid_t>()),
+        evaluations_(*dataset.test, architecture, options.evaluate_every, options.evaluate_later),
         loss_(dataset.train->rows()),
-        display_(options.terminal) {}
-  ~Run();
+        display_(options.terminal),
+        crew_(architecture, control, signals_, *this) {}
 
   Result<RunOutcome> run();
 
  private:
-  Result<void> start_workers();
-  [[noreturn]] void worker_main(std::size_t index, Rows rows, UniqueFd pipe);
   Result<void> wait_ready();
   Result<void> watch();
+  Result<void> end();
   void tick();
   void take_signals();
-  void take_records(std::size_t index);
-  void note_push(const Record& record);
-  void reap();
-  void enforce_stop();
+  void measure_memory();
   Result<void> evaluate(double at_seconds);
   void fill_report();
 
-  [[nodiscard]] bool running() const {
-    return std::ranges::any_of(workers_, [](const WorkerProcess& worker) { return worker.pid > 0; });
-  }
+  void on_push(const Record& record) override;
+  void on_failure(std::size_t worker, const std::string& why) override;
+  void on_lost(std::size_t worker, const std::string& how) override;
+  void on_service_lost(const std::string& how) override;
+
   [[nodiscard]] double epoch() const {
     return static_cast<double>(report_.samples) / static_cast<double>(dataset_.train->rows());
   }
   [[nodiscard]] ProgressDisplay::State state(double at_seconds) const;
+  void fail(const std::string& why) {
+    if (!outcome_.failure) outcome_.failure = Error(Errc::kIo, why);
+  }
   void stop_now() {
     control_->stop.store(true, std::memory_order_relaxed);
     if (stopped_ns_ == 0) stopped_ns_ = real_now_ns();
-  }
-  void kill_workers() {
-    for (const WorkerProcess& worker : workers_) {
-      if (worker.pid > 0) ::kill(worker.pid, SIGKILL);
-    }
   }
 
   const Dataset& dataset_;
   Architecture& architecture_;
   SharedControl& control_;
   const RunOptions options_;
-  Evaluator evaluator_;
+  UsageMeter usage_;
+  Evaluations evaluations_;
   LossWindow loss_;
+  Durations exchange_;
+  Durations compute_;
   ProgressDisplay display_;
   SignalBlock signals_;
   UniqueFd signal_fd_;
-  std::vector<WorkerProcess> workers_;
   Report report_;
   RunOutcome outcome_;
   std::int64_t go_ns_ = 0;
   std::int64_t first_ns_ = 0;    // when the first batch began
   std::int64_t last_ns_ = 0;     // when the last push ended
   std::int64_t stopped_ns_ = 0;  // when the run was told to end; 0 if it was not
-  double next_evaluation_ = kEarlyEvaluations[0];
-  std::int64_t evaluate_from_ns_ = 0;
+  std::int64_t measured_ns_ = 0;
+  Crew crew_;  // last: its processes end first
 };
 
-Run::~Run() {
-  kill_workers();
-  for (WorkerProcess& worker : workers_) {
-    if (worker.pid > 0) ::waitpid(worker.pid, nullptr, 0);
-  }
-  architecture_.clean_up(options_.workers);
-}
-
 Result<RunOutcome> Run::run() {
-  GRADFS_TRY(UniqueFd signal_fd, signals_.descriptor());
-  signal_fd_ = std::move(signal_fd);
-  GRADFS_TRYV(start_workers());
+  GRADFS_TRY(signal_fd_, signals_.descriptor());
+  const auto body = [this](std::size_t index, RecordWriter& records) {
+    return work(dataset_, architecture_, *control_, options_, index, records);
+  };
+  GRADFS_TRYV(crew_.start(options_.workers, body));
   GRADFS_TRYV(wait_ready());
   go_ns_ = real_now_ns();
   if (options_.seconds_max) {
@@ -152,88 +101,51 @@ Result<RunOutcome> Run::run() {
   }
   control_->go.store(true, std::memory_order_release);
   GRADFS_TRYV(watch());
-  GRADFS_TRYV(evaluate(seconds(last_ns_ - first_ns_)));
-  display_.finish();
-  fill_report();
+  GRADFS_TRYV(end());
   outcome_.report = std::move(report_);
   return std::move(outcome_);
 }
 
-Result<void> Run::start_workers() {
-  GRADFS_TRY(std::vector<Rows> rows,
-             deal_rows(dataset_.train->rows(), options_.partitions, options_.workers, options_.seed));
-  std::fflush(nullptr);
-  for (std::size_t index = 0; index < options_.workers; ++index) {
-    GRADFS_TRY(RecordPipe pipe, make_record_pipe());
-    const pid_t parent = ::getpid();
-    const pid_t pid = ::fork();
-    if (pid < 0) return errno_error("fork");
-    if (pid == 0) {
-      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-      if (::getppid() != parent) ::_exit(1);
-      worker_main(index, std::move(rows[index]), std::move(pipe.writer));
-    }
-    workers_.push_back({.pid = pid, .records = RecordReader(std::move(pipe.reader))});
-  }
-  return ok();
-}
-
-void Run::worker_main(std::size_t index, Rows rows, UniqueFd pipe) {
-  ::prctl(PR_SET_NAME, ("train-w" + std::to_string(index)).c_str());
-  // A terminal sends these to every process in the foreground; the supervisor tells the workers what to do.
-  ::signal(SIGINT, SIG_IGN);
-  ::signal(SIGHUP, SIG_IGN);
-  ::signal(SIGTERM, SIG_DFL);
-  ::signal(SIGPIPE, SIG_IGN);
-  signals_.restore();
-  RecordWriter records(std::move(pipe));
-  int status = 1;
-  Result<std::unique_ptr<Exchange>> exchange = architecture_.make_exchange(index);
-  if (!exchange) {
-    records.fail(exchange.error().message());
-  } else {
-    BatchPlan plan(std::move(rows), options_.worker.batch_size, options_.worker.batches_per_push,
-                   options_.epochs, options_.seed * 1'000'003 + index);
-    Worker worker(*dataset_.train, architecture_.layers(), std::move(plan), options_.worker,
-                  std::move(exchange.value()));
-    status = run_worker(worker, *control_, records);
-  }
-  ::_exit(status);  // without the destructors and buffers that belong to the supervisor
-}
-
 Result<void> Run::wait_ready() {
   const std::int64_t deadline_ns = real_now_ns() + kReadyLimit_ns;
-  while (!std::ranges::all_of(workers_, &WorkerProcess::ready)) {
+  while (!crew_.ready()) {
     tick();
     if (outcome_.failure) return *outcome_.failure;
     if (outcome_.signal != 0) return Error(Errc::kInterrupted, "before the training began");
-    if (!report_.workers_lost.empty()) {
-      return Error(Errc::kIo, "worker " + std::to_string(report_.workers_lost.front()) + " was killed");
-    }
     if (real_now_ns() > deadline_ns) return Error(Errc::kTimeout, "the workers do not become ready");
   }
   return ok();
 }
 
 Result<void> Run::watch() {
-  while (running()) {
+  while (crew_.running()) {
     tick();
-    enforce_stop();
     const std::int64_t now = real_now_ns();
+    if (stopped_ns_ != 0 && now - stopped_ns_ > kStopGrace_ns) crew_.kill_workers();
+    if (now - measured_ns_ > kUsagePeriod_ns) measure_memory();
     const double at_seconds = first_ns_ == 0 ? 0 : seconds(now - first_ns_);
-    if (epoch() >= next_evaluation_ && now >= evaluate_from_ns_ && running() && stopped_ns_ == 0) {
+    if (evaluations_.due(epoch()) && crew_.running() && stopped_ns_ == 0) {
       GRADFS_TRYV(evaluate(at_seconds));
-      next_evaluation_ = next_evaluation_after(epoch());
-      const std::int64_t after = real_now_ns();
-      const auto rest_ns = static_cast<std::int64_t>(kEvaluationRest * static_cast<double>(after - now));
-      evaluate_from_ns_ = after + std::max(rest_ns, kEvaluationGap_ns);
       if (options_.target_accuracy && report_.test_accuracy >= *options_.target_accuracy) stop_now();
     }
     display_.update(state(at_seconds));
   }
-  if (report_.workers_lost.size() == workers_.size() && !outcome_.failure) {
-    outcome_.failure = Error(Errc::kIo, "all workers were killed");
+  if (report_.workers_lost.size() == crew_.size()) fail("all workers were killed");
+  return ok();
+}
+
+Result<void> Run::end() {
+  measure_memory();
+  crew_.finish();
+  GRADFS_TRYV(evaluate(seconds(last_ns_ - first_ns_)));
+  GRADFS_TRY(report_.history, evaluations_.finish());
+  if (!report_.history.empty()) report_.test_accuracy = report_.history.back().test_accuracy;
+  display_.finish();
+  fill_report();
+  if (const Result<void> finished = architecture_.finish(); !finished) {
+    if (!outcome_.failure) outcome_.failure = finished.error();
   }
+  architecture_.clean_up(options_.workers);
   return ok();
 }
 
@@ -241,8 +153,7 @@ void Run::tick() {
   pollfd waiting{signal_fd_.get(), POLLIN, 0};
   ::poll(&waiting, 1, kTick_ms);
   take_signals();
-  for (std::size_t index = 0; index < workers_.size(); ++index) take_records(index);
-  reap();
+  crew_.poll();
 }
 
 void Run::take_signals() {
@@ -250,7 +161,7 @@ void Run::take_signals() {
   while (::read(signal_fd_.get(), &info, sizeof info) == sizeof info) {
     const int number = static_cast<int>(info.ssi_signo);
     if (number == SIGCHLD) continue;
-    if (outcome_.signal != 0) kill_workers();
+    if (outcome_.signal != 0) crew_.kill_workers();
     if (outcome_.signal == 0) {
       outcome_.signal = number;
       display_.message("ending after the batches under way; once more to end at once");
@@ -259,65 +170,66 @@ void Run::take_signals() {
   }
 }
 
-void Run::take_records(std::size_t index) {
-  WorkerProcess& worker = workers_[index];
-  Record record;
-  while (worker.records.read(record)) {
-    switch (record.kind) {
-      case RecordKind::kReady:
-        worker.ready = true;
-        break;
-      case RecordKind::kPush:
-        note_push(record);
-        break;
-      case RecordKind::kDone:
-        worker.done = true;
-        break;
-      case RecordKind::kFailed:
-        worker.failed = true;
-        record.text[sizeof record.text - 1] = '\0';
-        if (!outcome_.failure) {
-          outcome_.failure = Error(Errc::kIo, "worker " + std::to_string(index) + ": " + record.text);
-        }
-        if (go_ns_ != 0) display_.message("worker " + std::to_string(index) + " ends: " + record.text);
-        break;
-    }
-  }
+void Run::measure_memory() {
+  measured_ns_ = real_now_ns();
+  std::vector<pid_t> pids = crew_.pids();
+  pids.push_back(::getpid());
+  usage_.sample(pids, evaluations_.kept_bytes());
 }
 
-void Run::note_push(const Record& record) {
+void Run::on_push(const Record& record) {
   if (first_ns_ == 0 || record.started_ns < first_ns_) first_ns_ = record.started_ns;
   last_ns_ = std::max(last_ns_, record.ended_ns);
   report_.samples += record.samples;
-  (record.counted != 0 ? report_.gradients_applied : report_.gradients_dropped) += 1;
-  loss_.add(record.samples, record.loss_sum);
-}
-
-void Run::reap() {
-  for (std::size_t index = 0; index < workers_.size(); ++index) {
-    WorkerProcess& worker = workers_[index];
-    int status = 0;
-    if (worker.pid <= 0 || ::waitpid(worker.pid, &status, WNOHANG) != worker.pid) continue;
-    worker.pid = -1;
-    take_records(index);  // what it said last
-    if (worker.done) continue;
-    report_.workers_lost.push_back(index);
-    if (worker.failed || go_ns_ == 0) continue;
-    const std::string how = WIFSIGNALED(status)
-                                ? std::string("was killed by ") + ::strsignal(WTERMSIG(status))
-                                : "ended with status " + std::to_string(WEXITSTATUS(status));
-    display_.message("worker " + std::to_string(index) + " " + how + (running() ? "; the others go on" : ""));
+  report_.bytes_moved += record.bytes_moved;
+  exchange_.add(record.exchange_ns);
+  compute_.add(record.compute_ns);
+  switch (record.outcome) {
+    case PushOutcome::kCounted:
+      ++report_.gradients_applied;
+      loss_.add(record.samples, record.loss_sum);
+      break;
+    case PushOutcome::kDropped:
+      ++report_.gradients_dropped;
+      loss_.add(record.samples, record.loss_sum);
+      break;
+    case PushOutcome::kRefused:
+      if (report_.gradients_refused++ == 0) {
+        display_.message(
+            "a gradient is not finite, or over the model's limit, and was refused; the training goes on");
+      }
+      break;
   }
 }
 
-void Run::enforce_stop() {
-  if (stopped_ns_ != 0 && real_now_ns() - stopped_ns_ > kStopGrace_ns) kill_workers();
+void Run::on_failure(std::size_t worker, const std::string& why) {
+  fail("worker " + std::to_string(worker) + ": " + why);
+  if (go_ns_ != 0) display_.message("worker " + std::to_string(worker) + " ends: " + why);
+}
+
+void Run::on_lost(std::size_t worker, const std::string& how) {
+  report_.workers_lost.push_back(worker);
+  const std::string said = "worker " + std::to_string(worker) + (how.empty() ? " has failed" : " " + how);
+  if (go_ns_ == 0) return fail(said);
+  if (architecture_.needs_all_workers()) {
+    fail(said + "; " + architecture_.name() + " cannot go on without it");
+    return stop_now();
+  }
+  if (!how.empty()) display_.message(said + (crew_.running() ? "; the others go on" : ""));
+}
+
+void Run::on_service_lost(const std::string& how) {
+  // What workers say that have lost it is not the cause.
+  outcome_.failure = Error(
+      Errc::kIo, "the " + architecture_.service() + " " + how + "; without it the workers cannot go on");
+  stop_now();
 }
 
 Result<void> Run::evaluate(double at_seconds) {
-  GRADFS_TRY(double accuracy, evaluator_.accuracy(architecture_.observer()));
-  report_.test_accuracy = accuracy;
-  report_.history.push_back({at_seconds, epoch(), loss_.mean(), accuracy});
+  const Evaluation seen{.seconds = at_seconds, .epoch = epoch(), .loss = loss_.mean()};
+  GRADFS_TRY(const std::optional<double> accuracy, evaluations_.take(seen));
+  if (!accuracy) return ok();
+  report_.test_accuracy = *accuracy;
   display_.evaluated(state(at_seconds));
   return ok();
 }
@@ -330,7 +242,7 @@ ProgressDisplay::State Run::state(double at_seconds) const {
   if (options_.epochs > 0) out.done = out.epoch / out.epochs;
   if (options_.seconds_max) out.done = std::max(out.done, at_seconds / *options_.seconds_max);
   out.loss = loss_.mean();
-  out.accuracy = report_.history.empty() ? -1 : report_.test_accuracy;
+  out.accuracy = evaluations_.any() ? report_.test_accuracy : -1;
   out.samples_per_second = at_seconds > 0 ? static_cast<double>(report_.samples) / at_seconds : 0;
   return out;
 }
@@ -357,19 +269,35 @@ void Run::fill_report() {
   report_.train_seconds = seconds(last_ns_ - first_ns_);
   if (report_.train_seconds > 0) {
     report_.samples_per_second = static_cast<double>(report_.samples) / report_.train_seconds;
+    report_.updates_per_second = static_cast<double>(report_.gradients_applied) / report_.train_seconds;
   }
+  report_.exchange = {exchange_.quantile_ms(0.5), exchange_.quantile_ms(0.99)};
+  report_.compute = {compute_.quantile_ms(0.5), compute_.quantile_ms(0.99)};
+  report_.server_cpu_seconds = usage_.server_cpu_seconds();
+  report_.cpu_seconds = crew_.cpu_seconds() + report_.server_cpu_seconds;
+  report_.peak_memory_bytes = usage_.peak_bytes();
   report_.interrupted = outcome_.signal != 0;
 }
 
 }  // namespace
 
-Result<std::unique_ptr<SharedControl>> SharedControl::make() {
-  void* page = ::mmap(nullptr, sizeof(RunControl), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  if (page == MAP_FAILED) return errno_error("mmap");
-  return std::unique_ptr<SharedControl>(new SharedControl(new (page) RunControl));
+int work(const Dataset& dataset, Architecture& architecture, const RunControl& control,
+         const RunOptions& options, std::size_t index, RecordWriter& records) {
+  Result<std::vector<std::vector<Rows>>> dealt =
+      deal_partitions(dataset.train->rows(), options.partitions, options.workers, options.seed);
+  Result<std::unique_ptr<Exchange>> exchange = architecture.make_exchange(index);
+  if (!exchange || !dealt) {
+    records.fail(!dealt ? dealt.error().message() : exchange.error().message());
+    return 1;
+  }
+  BatchPlan plan(std::move(dealt.value()[index]), options.worker.batch_size, options.worker.batches_per_push,
+                 options.epochs, options.seed * 1'000'003 + index);
+  dealt.value().clear();
+  WorkerOptions own = options.worker;
+  if (index + 1 == options.workers) own.delay_ns = options.straggler_ns;
+  Worker worker(*dataset.train, architecture.layers(), std::move(plan), own, std::move(exchange.value()));
+  return run_worker(worker, control, records);
 }
-
-SharedControl::~SharedControl() { ::munmap(control_, sizeof(RunControl)); }
 
 Result<RunOutcome> train(const Dataset& dataset, Architecture& architecture, SharedControl& control,
                          const RunOptions& options) {
@@ -382,6 +310,10 @@ Result<RunOutcome> train(const Dataset& dataset, Architecture& architecture, Sha
   if (layers.back().outputs < classes) {
     return Error(Errc::kInvalid, "the model tells " + std::to_string(layers.back().outputs) +
                                      " classes apart, the data set has " + std::to_string(classes));
+  }
+  if (dataset.train->rows() < options.partitions) {
+    return Error(Errc::kInvalid, std::to_string(dataset.train->rows()) + " samples cannot be cut into " +
+                                     std::to_string(options.partitions) + " partitions");
   }
   Run run(dataset, architecture, control, options);
   return run.run();

@@ -1,15 +1,11 @@
-// Supervisor: starts the worker processes of a run, watches them, measures accuracy, and tells what came of
-// it.
+// Supervisor: starts the processes of a run, watches them, measures accuracy, and tells what came of it.
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <optional>
-#include <string>
 
 #include "trainer/dataset.h"
 #include "trainer/exchange.h"
-#include "trainer/progress.h"
 #include "trainer/report.h"
 #include "trainer/worker.h"
 
@@ -17,28 +13,16 @@ namespace gradfs::trainer {
 
 struct RunOptions {
   std::size_t workers = 1;
-  std::size_t partitions = 1;
+  std::size_t partitions = 1;  // fewer than workers: the last workers have nothing to do
   WorkerOptions worker;
   std::size_t epochs = 0;  // 0 for no end
   std::optional<double> seconds_max;
   std::optional<double> target_accuracy;  // ends the run when it is reached
+  std::optional<double> evaluate_every;  // epochs between two looks at the accuracy; without, some are chosen
+  bool evaluate_later = false;    // keep the parameters at each look, and find out the accuracy at the end
+  std::int64_t straggler_ns = 0;  // the last worker's delay after each gradient
   std::uint64_t seed = 1;
   bool terminal = false;  // stdout is one
-};
-
-// Owns a page that workers share with their supervisor. Not movable: workers hold its address.
-class SharedControl {
- public:
-  static Result<std::unique_ptr<SharedControl>> make();
-  ~SharedControl();
-  SharedControl(const SharedControl&) = delete;
-  SharedControl& operator=(const SharedControl&) = delete;
-  RunControl& operator*() const noexcept { return *control_; }
-  RunControl* operator->() const noexcept { return control_; }
-
- private:
-  explicit SharedControl(RunControl* control) : control_(control) {}
-  RunControl* control_;
 };
 
 struct RunOutcome {
@@ -47,12 +31,17 @@ struct RunOutcome {
   int signal = 0;                // that interrupted the run; 0 for none
 };
 
-// Trains. Forks a process for each worker and returns when all of them have ended, whatever happens to it or
+// A worker's process: its exchange, its part of the data, its loop. Returns the exit status.
+int work(const Dataset& dataset, Architecture& architecture, const RunControl& control,
+         const RunOptions& options, std::size_t index, RecordWriter& records);
+
+// Trains. Starts a process for each worker and returns when all of them have ended, whatever happens to it or
 // them:
-//  - a worker that fails or is killed is told on stderr and in the report, and the others go on;
+//  - a worker that fails or is killed is told on stderr and in the report, and the others go on if the
+//    architecture can go on without it; without its driver or server none can;
 //  - SIGINT, SIGTERM and SIGHUP end the run after the batches under way; a second one, or 10 s, kills the
-//  workers;
-//  - should this process be killed, its workers are killed by the kernel.
+//    workers;
+//  - should this process be killed, all others are killed by the kernel.
 // The calling process has one thread. An Error means that nothing was trained.
 Result<RunOutcome> train(const Dataset& dataset, Architecture& architecture, SharedControl& control,
                          const RunOptions& options);

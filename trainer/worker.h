@@ -1,4 +1,4 @@
-// Worker: one process's loop of reading parameters, computing a gradient and pushing it.
+// Worker: one process's loop of computing a gradient, pushing it, and getting newer parameters.
 #pragma once
 
 #include <cstdint>
@@ -9,16 +9,17 @@
 #include "trainer/exchange.h"
 #include "trainer/network.h"
 #include "trainer/partition.h"
-#include "trainer/progress.h"
+#include "trainer/records.h"
 
 namespace gradfs::trainer {
 
 struct WorkerOptions {
   std::size_t batch_size = 64;
   std::size_t batches_per_push = 1;  // n_push: a gradient is the mean over the samples of so many batches
-  std::size_t pushes_per_fetch = 1;  // n_fetch: parameters are read anew before every so many gradients; with
-                                     // 1 they are used where they lie, if the architecture has them in memory
+  std::size_t pushes_per_fetch = 1;  // n_fetch: parameters are read anew after every so many gradients; with
+                                     // 1 they are used where they lie, else a copy is
   float label_smoothing = 0;         // as for Network
+  std::int64_t delay_ns = 0;         // slept after each gradient's computation, as a slow machine would
 };
 
 // What one push came to.
@@ -38,11 +39,15 @@ class Worker {
   // Computes the next gradient into the exchange's buffer; false if the plan is at its end. A stop that is
   // seen between two batches drops what is not whole, and gives false too. stop may be null.
   Result<bool> compute(const std::atomic<bool>* stop = nullptr);
-  // Pushes what compute() made.
+  // Pushes what compute() made, and gets newer parameters if it is time.
   Result<StepReport> push();
+  // No more pushes.
+  Result<void> leave() { return exchange_->leave(); }
+  [[nodiscard]] std::uint64_t bytes_moved() const { return exchange_->bytes_moved(); }
 
  private:
-  Result<const float*> parameters();
+  Result<void> refresh();
+  void delay(const std::atomic<bool>* stop) const;
 
   const Samples& samples_;
   const WorkerOptions options_;
@@ -50,6 +55,7 @@ class Worker {
   BatchPlan plan_;
   std::unique_ptr<Exchange> exchange_;
   std::vector<std::uint8_t> labels_;
+  const float* parameters_ = nullptr;
   std::vector<float> private_parameters_;
   StepReport current_;
 };

@@ -241,23 +241,6 @@ struct AssignUpdate final : StripeUpdate {
   }
 };
 
-gradfs_hyper hyper_of(const DescentConfig& config, const DescentConfig::ForTensor& own, std::uint64_t step,
-                      float scale) {
-  gradfs_hyper out{};
-  out.size = sizeof out;
-  out.step = step;
-  out.lr = own.lr;
-  out.weight_decay = own.weight_decay;
-  out.momentum = config.momentum;
-  out.dampening = config.dampening;
-  out.beta1 = config.beta1;
-  out.beta2 = config.beta2;
-  out.eps = config.eps;
-  out.nesterov = config.optimizer == Optimizer::kNesterov ? 1 : 0;
-  out.grad_scale = scale;
-  return out;
-}
-
 }  // namespace
 
 Result<void> Engine::apply_gradient(Sequence number, const DescentConfig& config, const Gradient& gradient) {

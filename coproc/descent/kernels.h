@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "coproc/descent/config.h"
 #include "coproc/gradfs_coproc.h"
@@ -22,6 +23,10 @@ struct KernelSpan {
   float* new_param = nullptr;
   float* new_state[2] = {};
 };
+
+// The hyperparameters of a tensor's update number `step`, its own as in `own`. scale: of the gradient.
+gradfs_hyper hyper_of(const DescentConfig& config, const DescentConfig::ForTensor& own, std::uint64_t step,
+                      float scale);
 
 // What a rule makes of its hyperparameters before it looks at an element: computed in double, as PyTorch does
 // in Python, and rounded to float once.

@@ -24,6 +24,9 @@ TEST(PushUntilSettled, TakesAnAnswer) {
   Script late{{ERANGE}};
   EXPECT_EQ(push_until_settled(std::ref(late), "x", 1000, nullptr).value(), PushOutcome::kDropped);
   EXPECT_EQ(late.asked, 1u);
+  Script not_finite{{EDOM}};
+  EXPECT_EQ(push_until_settled(std::ref(not_finite), "x", 1000, nullptr).value(), PushOutcome::kRefused);
+  EXPECT_EQ(not_finite.asked, 1u);
 }
 
 TEST(PushUntilSettled, AsksAgainAndExistsMeansCounted) {
@@ -36,7 +39,7 @@ TEST(PushUntilSettled, AsksAgainAndExistsMeansCounted) {
 }
 
 TEST(PushUntilSettled, FailsAtOnceOnARefusal) {
-  for (const int error : {EINVAL, EDOM, EDQUOT, ENOSPC, ENOTCONN}) {
+  for (const int error : {EINVAL, EDQUOT, ENOSPC, ENOTCONN}) {
     Script refused{{error, 0}};
     const auto outcome = push_until_settled(std::ref(refused), "slots/x", 1000, nullptr);
     ASSERT_FALSE(outcome);
@@ -51,23 +54,21 @@ TEST(PushUntilSettled, EndsAtItsLimitOrAStop) {
   const auto outcome = push_until_settled(std::ref(down), "x", 30, nullptr);
   ASSERT_FALSE(outcome);
   EXPECT_GE(down.asked, 2u);
-  const std::atomic<bool> stop{true};
+  RunControl control;
+  control.stop = true;
   Script again{{EIO}};
-  EXPECT_FALSE(push_until_settled(std::ref(again), "x", 60'000, &stop));
+  EXPECT_FALSE(push_until_settled(std::ref(again), "x", 60'000, &control));
   EXPECT_EQ(again.asked, 1u);
-}
-
-TEST(MakeArchitecture, NamesThoseThatThereAre) {
-  const auto made = make_architecture("telepathy", {});
-  ASSERT_FALSE(made);
-  EXPECT_EQ(made.error().message(), "invalid: no architecture 'telepathy'; there is: coprocessor");
 }
 
 class Pushes : public testing::Test {
  protected:
   std::unique_ptr<Architecture> open(PushKind push) {
-    auto made =
-        make_architecture("coprocessor", {.model_directory = directory_.path(), .run = "r", .push = push});
+    ExchangeOptions options;
+    options.model_directory = directory_.path();
+    options.run = "r";
+    options.push = push;
+    auto made = open_coprocessor(options);
     GRADFS_CHECK(made.has_value());
     return std::move(made.value());
   }
@@ -128,7 +129,7 @@ TEST_F(Pushes, ParametersAreTheLiveFile) {
   const float changed = 123.0f;
   ASSERT_TRUE(write_fully_at(model.get(), std::as_bytes(std::span(&changed, 1)), 4096));
   EXPECT_NE(copy[0], changed);
-  EXPECT_EQ(exchange->live()[0], changed);
+  EXPECT_EQ(exchange->current().value()[0], changed);
   ASSERT_TRUE(exchange->fetch(copy));
   EXPECT_EQ(copy[0], changed);
 }

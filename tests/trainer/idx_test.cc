@@ -70,7 +70,7 @@ class MnistFiles : public testing::Test {
         .write(reinterpret_cast<const char*>(content.data()), static_cast<std::streamsize>(content.size()));
   }
   std::string failure() {
-    const Result<Dataset> loaded = load_dataset("mnist", directory_);
+    const Result<Dataset> loaded = load_dataset({.name = "mnist", .directory = directory_});
     return loaded ? "" : loaded.error().message();
   }
 
@@ -78,7 +78,7 @@ class MnistFiles : public testing::Test {
 };
 
 TEST_F(MnistFiles, AreScaledToOne) {
-  const Result<Dataset> loaded = load_dataset("mnist", directory_);
+  const Result<Dataset> loaded = load_dataset({.name = "mnist", .directory = directory_});
   ASSERT_TRUE(loaded);
   const Samples& train = *loaded.value().train;
   EXPECT_EQ(train.rows(), 4u);
@@ -112,12 +112,6 @@ TEST_F(MnistFiles, MustBelongTogether) {
   write("train-labels-idx1-ubyte", idx({4}, 4));
   write("t10k-images-idx3-ubyte", idx({2, 1, 2}, 4));
   EXPECT_NE(failure().find("differ in size"), std::string::npos);
-}
-
-TEST_F(MnistFiles, AreTheOnlyDataSet) {
-  const Result<Dataset> loaded = load_dataset("cifar", directory_);
-  ASSERT_FALSE(loaded);
-  EXPECT_EQ(loaded.error().message(), "invalid: no data set 'cifar'; there is mnist");
 }
 
 }  // namespace

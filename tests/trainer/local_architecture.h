@@ -97,13 +97,13 @@ class LocalExchange final : public Exchange {
  public:
   LocalExchange(LocalModel& model, float rate, bool live)
       : model_(model), rate_(rate), live_(live), gradient_(model.count()) {}
-  Result<void> fetch(std::span<float> out) override {
-    std::copy_n(model_.parameters(), model_.count(), out.begin());
-    return ok();
+  Result<std::span<const float>> current() override {
+    const std::span<const float> live(model_.parameters(), model_.count());
+    if (live_) return live;
+    copy_.assign(live.begin(), live.end());
+    return copy_;
   }
-  std::span<const float> live() override {
-    return live_ ? std::span<const float>(model_.parameters(), model_.count()) : std::span<const float>();
-  }
+  [[nodiscard]] std::uint64_t bytes_moved() const override { return 0; }
   std::span<float> gradient() override { return gradient_; }
   Result<PushOutcome> push(std::uint64_t step, double loss) override {
     if (!std::isfinite(loss)) return Error(Errc::kNotFinite, "loss");
@@ -115,6 +115,7 @@ class LocalExchange final : public Exchange {
   LocalModel& model_;
   float rate_;
   bool live_;
+  std::vector<float> copy_;
   std::vector<float> gradient_;
 };
 

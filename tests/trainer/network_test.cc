@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "tests/trainer/local_architecture.h"
 
@@ -131,6 +133,22 @@ TEST_P(EveryKernel, SurvivesLargeOutputs) {
   EXPECT_NEAR(loss, 1000, 1e-3);
   EXPECT_FLOAT_EQ(gradient[0], 1);
   EXPECT_FLOAT_EQ(gradient[1], -1);
+}
+
+TEST_P(EveryKernel, ShowsWhatIsNotANumber) {
+  for (std::size_t at = 0; at < kWidths.front(); ++at) {
+    Problem problem;
+    problem.batch[4 * kWidths.front() + at] = std::numeric_limits<float>::quiet_NaN();
+    Network network(problem.layers, kRows, 0, *GetParam());
+    std::ranges::copy(problem.batch, network.batch().begin());
+    std::vector<float> gradient(problem.parameters.size());
+    const double loss =
+        network.gradient(problem.parameters.data(), problem.labels, 1, false, gradient.data());
+    EXPECT_TRUE(std::isnan(loss)) << "feature " << at;
+    for (const DenseLayer& layer : problem.layers) {
+      EXPECT_FALSE(std::isfinite(gradient[layer.bias_offset])) << "feature " << at;
+    }
+  }
 }
 
 TEST(Network, CountsItsArithmetic) {

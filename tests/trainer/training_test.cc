@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "tests/trainer/model_directory.h"
+#include "trainer/coprocessor.h"
 #include "trainer/evaluator.h"
 #include "trainer/supervisor.h"
 
@@ -106,16 +107,17 @@ TEST(Training, FourBatchesAPushAreOneOfFourTimesTheSize) {
 TEST(Worker, KeepsParametersBetweenFetches) {
   class Counting final : public Exchange {
    public:
-    Counting(std::size_t count, int& fetches) : gradient_(count), fetches_(fetches) {}
-    Result<void> fetch(std::span<float> out) override {
+    Counting(std::size_t count, int& fetches) : parameters_(count), gradient_(count), fetches_(fetches) {}
+    Result<std::span<const float>> current() override {
       ++fetches_;
-      std::ranges::fill(out, 0.0f);
-      return ok();
+      return parameters_;
     }
+    [[nodiscard]] std::uint64_t bytes_moved() const override { return 0; }
     std::span<float> gradient() override { return gradient_; }
     Result<PushOutcome> push(std::uint64_t, double) override { return PushOutcome::kDropped; }
 
    private:
+    std::vector<float> parameters_;
     std::vector<float> gradient_;
     int& fetches_;
   };
@@ -123,7 +125,7 @@ TEST(Worker, KeepsParametersBetweenFetches) {
   const std::vector<DenseLayer> layers = chain({kFeatures, kClasses});
   int fetches = 0;
   Rows rows(40);
-  Worker worker(*samples, layers, BatchPlan(rows, 4, 1, 1, 1), {.batch_size = 4, .pushes_per_fetch = 3},
+  Worker worker(*samples, layers, BatchPlan({rows}, 4, 1, 1, 1), {.batch_size = 4, .pushes_per_fetch = 3},
                 std::make_unique<Counting>(parameter_count(layers), fetches));
   for (std::uint64_t step = 1; step <= 10; ++step) {
     ASSERT_TRUE(worker.compute().value());
@@ -175,9 +177,12 @@ TEST(Training, RefusesAModelThatDoesNotFit) {
 // goes on.
 class InADirectory : public testing::Test {
  protected:
-  std::unique_ptr<Architecture> open(const std::atomic<bool>* stop) {
-    auto made =
-        make_architecture("coprocessor", {.model_directory = directory_.path(), .run = "r", .stop = stop});
+  std::unique_ptr<Architecture> open(SharedControl& control) {
+    ExchangeOptions options;
+    options.model_directory = directory_.path();
+    options.run = "r";
+    options.control = &*control;
+    auto made = open_coprocessor(options);
     GRADFS_CHECK(made.has_value());
     return std::move(made.value());
   }
@@ -211,7 +216,7 @@ class InADirectory : public testing::Test {
 
 TEST_F(InADirectory, CountsWhatWasAcknowledged) {
   const std::unique_ptr<SharedControl> control = std::move(SharedControl::make().value());
-  const auto architecture = open(&(*control)->stop);
+  const auto architecture = open(*control);
   const auto outcome = train(dataset_, *architecture, *control, make_options(2, 3));
   ASSERT_TRUE(outcome) << outcome.error().message();
   EXPECT_EQ(outcome.value().report.gradients_applied, 2u * 3 * 19);
@@ -222,7 +227,7 @@ TEST_F(InADirectory, CountsWhatWasAcknowledged) {
 
 TEST_F(InADirectory, AKilledWorkerLeavesTheOthersAtWork) {
   const std::unique_ptr<SharedControl> control = std::move(SharedControl::make().value());
-  const auto architecture = open(&(*control)->stop);
+  const auto architecture = open(*control);
   RunOptions options = make_options(2, 0);
   options.seconds_max = 2;
   const pid_t killer = meanwhile([](pid_t worker, pid_t) { ::kill(worker, SIGKILL); });
@@ -237,7 +242,7 @@ TEST_F(InADirectory, AKilledWorkerLeavesTheOthersAtWork) {
 
 TEST_F(InADirectory, AnInterruptEndsWithAReport) {
   const std::unique_ptr<SharedControl> control = std::move(SharedControl::make().value());
-  const auto architecture = open(&(*control)->stop);
+  const auto architecture = open(*control);
   const pid_t interrupter = meanwhile([](pid_t worker, pid_t supervisor) {
     ::kill(worker, SIGINT);  // as a terminal would: to all of them
     ::kill(supervisor, SIGINT);
@@ -254,7 +259,7 @@ TEST_F(InADirectory, AnInterruptEndsWithAReport) {
 
 TEST_F(InADirectory, AWorkerThatCannotBeginEndsTheRun) {
   const std::unique_ptr<SharedControl> control = std::move(SharedControl::make().value());
-  const auto architecture = open(&(*control)->stop);
+  const auto architecture = open(*control);
   std::filesystem::remove(directory_.path() + "/slots");
   const auto outcome = train(dataset_, *architecture, *control, make_options(2, 1));
   ASSERT_FALSE(outcome);
