@@ -105,10 +105,12 @@ Result<void> parse_header(const std::string& header, NpyArray& array) {
 
 // The product of the sizes times the bytes of a number is what the file holds behind its header.
 Result<void> check_size(const NpyArray& array, std::uint64_t file_bytes) {
+  if (std::ranges::count(array.shape, 0U) > 0)
+    return wrong(array.path, "there are no rows, or no values in them");
   const std::uint64_t have = file_bytes - array.data_start;
   std::uint64_t bytes = bytes_of(array.type);
   for (const std::uint64_t size : array.shape) {
-    if (size != 0 && bytes > have / size) return wrong(array.path, "is cut off");
+    if (bytes > have / size) return wrong(array.path, "is cut off");
     bytes *= size;
   }
   if (bytes < have) return wrong(array.path, "is longer than its header says");

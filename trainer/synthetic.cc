@@ -23,6 +23,9 @@ constexpr std::uint64_t kBalanceStream = std::uint64_t{1} << 31;  // no caller's
 constexpr std::size_t kBalanceRows = 2048;
 constexpr std::int64_t kBalanceRounds = 60;
 constexpr std::uint32_t kGolden = 0x9e3779b9;
+// Features are written so many at a time: the latents, as often as they go into that.
+constexpr std::size_t kTile = 64;
+static_assert(kTile >= kSyntheticLatentsMax);
 
 constexpr std::int32_t to_value(std::uint32_t bits) {
   const std::uint32_t pairs = (bits & 0x00ff00ffU) + ((bits >> 8) & 0x00ff00ffU);
@@ -63,6 +66,7 @@ class PlantedNetwork {
   // the bias of a class that has too many, and raises that of one with too few.
   void balance(const std::vector<Latents>& rows) {
     std::vector<Scores> scores;
+    scores.reserve(rows.size());
     for (const Latents& latents : rows) scores.push_back(score(latents));
     const auto count = static_cast<std::int64_t>(rows.size());
     std::int64_t spread = 0;
@@ -173,28 +177,38 @@ class SyntheticSamples final : public Samples {
   // Returns the latents as the features show them.
   Latents write_features(SeededRandom& random, float* out) const {
     const std::size_t latents = shape_.latents;
-    Latents latent;
+    const std::size_t tile = std::min(kTile, shape_.features) / latents * latents;
+    std::array<std::int32_t, kTile> latent;
+    std::array<std::int32_t, kTile> sums{};
     for (std::size_t z = 0; z < latents; z += 2) {
       const std::uint64_t bits = random.next_u64();
       latent[z] = loading_ * to_value(static_cast<std::uint32_t>(bits));
       if (z + 1 < latents) latent[z + 1] = loading_ * to_value(static_cast<std::uint32_t>(bits >> 32));
     }
+    for (std::size_t z = latents; z < tile; ++z) latent[z] = latent[z - latents];
     const auto key = static_cast<std::uint32_t>(random.next_u64());
-    constexpr float kScale = 1.0F / (static_cast<float>(kOne) * kByteSumDeviation);
-    Latents sums{};
-    for (std::size_t begin = 0; begin < shape_.features; begin += latents) {
-      const std::size_t count = std::min(latents, shape_.features - begin);
+    for (std::size_t begin = 0; begin < shape_.features; begin += tile) {
       const std::uint32_t first = key + static_cast<std::uint32_t>(begin) * kGolden;
-      for (std::size_t z = 0; z < count; ++z) {
-        std::int32_t value = latent[z];
-        if (noise_ != 0) value += noise_ * to_value(mix(first + static_cast<std::uint32_t>(z) * kGolden));
-        sums[z] += value;
-        out[begin + z] = static_cast<float>(value) * kScale;
-      }
+      write_tile(first, std::span(latent).first(std::min(tile, shape_.features - begin)), out + begin, sums);
     }
+    for (std::size_t z = tile; z-- > latents;) sums[z - latents] += sums[z];
     const auto features_of_one = static_cast<std::int32_t>(shape_.features / latents);
-    for (std::size_t z = 0; z < latents; ++z) sums[z] /= features_of_one * loading_;
-    return sums;
+    Latents seen{};
+    for (std::size_t z = 0; z < latents; ++z) seen[z] = sums[z] / (features_of_one * loading_);
+    return seen;
+  }
+
+  // Features from one on whose noise comes from `first`; adds them to sums.
+  void write_tile(std::uint32_t first, std::span<const std::int32_t> latent, float* out,
+                  std::array<std::int32_t, kTile>& sums) const {
+    constexpr float kScale = 1.0F / (static_cast<float>(kOne) * kByteSumDeviation);
+    const std::int32_t noise = noise_;
+    for (std::size_t z = 0; z < latent.size(); ++z) {
+      std::int32_t value = latent[z];
+      if (noise != 0) value += noise * to_value(mix(first + static_cast<std::uint32_t>(z) * kGolden));
+      sums[z] += value;
+      out[z] = static_cast<float>(value) * kScale;
+    }
   }
 
   const SyntheticShape shape_;

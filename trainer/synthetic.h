@@ -34,8 +34,11 @@ inline constexpr std::size_t kSyntheticClassesMax = 16;
 inline constexpr std::size_t kSyntheticLatentsMax = 32;
 inline constexpr double kLabelNoise = 0.02;
 
+// Seen with two hidden layers of 256, Adam at 1e-3 and batches of 128: higgs 93 to 95 % after 38,400 rows and
+// 96 % after 200,000 (a linear model: 83 to 84 %; seeds 2 and 3); molecular 67 % after 25,600 rows, 80 %
+// after 128,000 and 83 % after 200,000 (a linear model: 54 % after 20,000; seed 1).
 inline constexpr SyntheticShape kHiggs = {"higgs", 28, 2, 28, 12, 6, 256, kLabelNoise};
-inline constexpr SyntheticShape kMolecular = {"molecular", 2871, 15, 8, 12, 3, 128, kLabelNoise};
+inline constexpr SyntheticShape kMolecular = {"molecular", 2871, 15, 4, 8, 2, 128, kLabelNoise};
 
 // No model is right more often: a label drawn at random is the function's with 1 / classes.
 constexpr double best_accuracy(const SyntheticShape& shape) {

@@ -111,7 +111,20 @@ TEST_F(MnistFiles, MustBelongTogether) {
   EXPECT_NE(failure().find("has 2 dimensions instead of 1"), std::string::npos);
   write("train-labels-idx1-ubyte", idx({4}, 4));
   write("t10k-images-idx3-ubyte", idx({2, 1, 2}, 4));
-  EXPECT_NE(failure().find("differ in size"), std::string::npos);
+  EXPECT_NE(failure().find("differ in size (4 and 2 pixels)"), std::string::npos);
+}
+
+TEST_F(MnistFiles, ErrorsNameTheFile) {
+  Bytes content = idx({4, 2, 2}, 16);
+  content.resize(content.size() - 5);
+  write("train-images-idx3-ubyte", content);
+  EXPECT_EQ(failure(), "invalid: " + directory_ + "/train-images-idx3-ubyte: truncated: 11 of 16 bytes");
+  content[0] = 1;
+  write("train-images-idx3-ubyte", content);
+  EXPECT_EQ(failure(),
+            "invalid: " + directory_ + "/train-images-idx3-ubyte: not an IDX file (wrong magic number)");
+  write("train-images-idx3-ubyte", {});
+  EXPECT_EQ(failure(), "invalid: " + directory_ + "/train-images-idx3-ubyte: too short for an IDX file");
 }
 
 }  // namespace

@@ -151,6 +151,98 @@ TEST_P(EveryKernel, ShowsWhatIsNotANumber) {
   }
 }
 
+// Sizes around the blocks and thresholds of the products; widths with and without a rest.
+const std::vector<std::size_t> kBatches = {1, 2, 7, 8, 9, 31, 63, 64, 65, 128, 129, 260};
+const std::vector<std::size_t> kBlockWidths = {50, 1040, 96, 7, 3};
+
+struct Batch {
+  std::vector<DenseLayer> layers = chain(kBlockWidths);
+  std::vector<float> parameters = std::vector<float>(parameter_count(layers));
+  std::vector<float> rows;
+  std::vector<std::uint8_t> labels;
+
+  explicit Batch(std::size_t count) : rows(count * kBlockWidths.front()), labels(count) {
+    initialise(layers, 5, parameters.data());
+    SeededRandom random(count);
+    for (float& value : rows) value = static_cast<float>(random.next_u64() % 256) / 128.0f - 1.0f;
+    for (std::uint8_t& label : labels) {
+      label = static_cast<std::uint8_t>(random.next_u64() % kBlockWidths.back());
+    }
+  }
+};
+
+TEST_P(EveryKernel, AnyBatchGivesTheSumOfItsRows) {
+  const std::size_t inputs = kBlockWidths.front();
+  for (const std::size_t count : kBatches) {
+    const Batch batch(count);
+    Network network(batch.layers, count, 0, *GetParam());
+    std::ranges::copy(batch.rows, network.batch().begin());
+    std::vector<float> whole(batch.parameters.size(), 1e9f);
+    const double loss = network.gradient(batch.parameters.data(), batch.labels, 1, false, whole.data());
+    const std::size_t correct = network.count_correct(batch.parameters.data(), batch.labels);
+
+    std::vector<float> row_gradient(whole.size());
+    std::vector<double> summed(whole.size());
+    std::vector<double> magnitude(whole.size(), 1);
+    double summed_loss = 0;
+    std::size_t summed_correct = 0;
+    for (std::size_t row = 0; row < count; ++row) {
+      std::copy_n(batch.rows.data() + row * inputs, inputs, network.batch().begin());
+      const std::span label = std::span(batch.labels).subspan(row, 1);
+      summed_loss += network.gradient(batch.parameters.data(), label, 1, false, row_gradient.data());
+      summed_correct += network.count_correct(batch.parameters.data(), label);
+      for (std::size_t i = 0; i < summed.size(); ++i) {
+        summed[i] += row_gradient[i];
+        magnitude[i] += std::abs(row_gradient[i]);
+      }
+    }
+    EXPECT_NEAR(loss, summed_loss, 1e-5 * static_cast<double>(count)) << "batch " << count;
+    EXPECT_EQ(correct, summed_correct) << "batch " << count;
+    for (std::size_t i = 0; i < summed.size(); ++i) {
+      ASSERT_NEAR(whole[i], summed[i], 4e-6 * magnitude[i]) << "batch " << count << ", parameter " << i;
+    }
+  }
+}
+
+TEST_P(EveryKernel, BitsDoNotDependOnWhereBuffersLie) {
+  for (const std::size_t count : kBatches) {
+    const Batch batch(count);
+    const std::size_t size = batch.parameters.size();
+    std::vector<float> first;
+    for (std::size_t shift = 0; shift < 18; shift += 5) {
+      Network network(batch.layers, count, 0, *GetParam());
+      std::ranges::copy(batch.rows, network.batch().begin());
+      std::vector<float> parameters(size + shift);
+      std::ranges::copy(batch.parameters, parameters.begin() + static_cast<std::ptrdiff_t>(shift));
+      std::vector<float> gradient(size + 2 * shift);
+      network.gradient(parameters.data() + shift, batch.labels, 1, false, gradient.data() + 2 * shift);
+      gradient.erase(gradient.begin(), gradient.begin() + static_cast<std::ptrdiff_t>(2 * shift));
+      if (shift == 0) first = gradient;
+      EXPECT_EQ(gradient, first) << "batch " << count << ", shift " << shift;
+    }
+  }
+}
+
+// For the products of small and of large batches.
+TEST_P(EveryKernel, ShowsParametersThatAreNotFinite) {
+  for (const std::size_t count : {std::size_t{3}, std::size_t{100}}) {
+    for (const float value : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
+                              -std::numeric_limits<float>::infinity()}) {
+      Batch batch(count);
+      // A bias of the last layer: no ReLU hides it, and the loss of the first row takes it.
+      batch.parameters[batch.layers.back().bias_offset + batch.labels[0]] = value;
+      Network network(batch.layers, count, 0, *GetParam());
+      std::ranges::copy(batch.rows, network.batch().begin());
+      std::vector<float> gradient(batch.parameters.size());
+      const double loss = network.gradient(batch.parameters.data(), batch.labels, 1, false, gradient.data());
+      EXPECT_FALSE(std::isfinite(loss)) << "batch " << count << ", " << value;
+      if (std::isnan(value)) {
+        EXPECT_TRUE(std::isnan(gradient[0])) << "batch " << count;
+      }
+    }
+  }
+}
+
 TEST(Network, CountsItsArithmetic) {
   EXPECT_EQ(Network(chain({3, 4}), 1).gradient_flops(5), 2 * 2 * 5 * 12);
   EXPECT_EQ(Network(chain({3, 4, 2}), 1).gradient_flops(5), 2 * 2 * 5 * 12 + 3 * 2 * 5 * 8);

@@ -54,6 +54,8 @@ void add_data_options(CLI::App& app, Arguments& arguments) {
       ->check(counts(0xffff'ffff));
   app.add_option("--test-rows", dataset.test_rows, "generated data: rows for testing [2000]")
       ->check(counts(0xffff'ffff));
+  app.add_option("--data-seed", dataset.seed, "generated data: of the function to learn, and the rows")
+      ->capture_default_str();
   app.add_option("--label", dataset.label,
                  "csv: the label's column, by name or number from 0 [\"label\", else 0]")
       ->type_name("COLUMN");
@@ -152,7 +154,6 @@ ParsedArguments parse_arguments(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return refuse_usage(error.what());
   }
-  arguments.dataset.seed = arguments.seed;
   if (std::string fault = find_fault(arguments); !fault.empty()) return refuse_usage(std::move(fault));
   return {std::move(arguments), 0};
 }
