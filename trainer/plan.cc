@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <csignal>
 #include <sstream>
@@ -72,6 +73,22 @@ std::optional<std::uint64_t> left_in(const std::string& limit_file, const std::s
   return *limit > *usage ? *limit - *usage : 0;
 }
 
+// Of this process's group and of all above it (cgroup v2), the least that is left.
+std::optional<std::uint64_t> left_in_own_groups() {
+  const Result<std::string> text = read_text_file("/proc/self/cgroup");
+  const std::size_t at = text ? text.value().find("0::") : std::string::npos;
+  std::string group;
+  if (at != std::string::npos) group = text.value().substr(at + 3, text.value().find('\n', at) - at - 3);
+  std::optional<std::uint64_t> least;
+  while (true) {
+    const std::string path = "/sys/fs/cgroup" + group;
+    const std::optional<std::uint64_t> left = left_in(path + "/memory.max", path + "/memory.current");
+    if (left) least = std::min(*left, least.value_or(*left));
+    if (group.empty()) return least;
+    group.resize(group.rfind('/') == std::string::npos ? 0 : group.rfind('/'));
+  }
+}
+
 }  // namespace
 
 std::uint64_t talk_formula_bytes(const PlanInput& input) {
@@ -99,9 +116,12 @@ Result<std::uint64_t> measure_worker_bytes(const PlanInput& input) {
   }
   writer.reset();
   std::uint64_t bytes = 0;
-  const ssize_t size = ::read(reader.get(), &bytes, sizeof bytes);
+  ssize_t size = -1;
+  while ((size = ::read(reader.get(), &bytes, sizeof bytes)) < 0 && errno == EINTR) {
+  }
   int status = 0;
-  ::waitpid(pid, &status, 0);
+  while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+  }
   if (size == sizeof bytes && bytes > 0) return bytes;
   return Error(Errc::kIo, "a worker of this size cannot be measured: it was ended, as for want of memory");
 }
@@ -113,11 +133,9 @@ std::uint64_t available_bytes() {
     if (at != std::string::npos) std::istringstream(text.value().substr(at + 13)) >> available;
   }
   available <<= 10;
-  for (const std::string group : {"/sys/fs/cgroup/memory.", "/sys/fs/cgroup/memory/memory."}) {
-    const bool is_old = group.ends_with("memory/memory.");
-    const std::optional<std::uint64_t> left =
-        is_old ? left_in(group + "limit_in_bytes", group + "usage_in_bytes")
-               : left_in(group + "max", group + "current");
+  const std::string old_group = "/sys/fs/cgroup/memory/memory.";  // cgroup v1, as containers see their own
+  for (const std::optional<std::uint64_t> left :
+       {left_in_own_groups(), left_in(old_group + "limit_in_bytes", old_group + "usage_in_bytes")}) {
     if (left) available = std::min(available, *left);
   }
   return available;

@@ -48,6 +48,28 @@ TEST(Plan, AWorkerIsMeasured) {
   EXPECT_GE(measure_worker_bytes(large).value(), measured + activations);
 }
 
+// Sanitizers take memory of their own.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kSanitized = true;
+#elif defined(__has_feature)
+constexpr bool kSanitized = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
+#else
+constexpr bool kSanitized = false;
+#endif
+
+TEST(Plan, EstimateOfAWorkerIsNearWhatItTakes) {
+  if (kSanitized) GTEST_SKIP();
+  PlanInput input = input_of({784, 2048, 2048, 10}, 512, 1);
+  const std::uint64_t one = estimate_bytes(input);
+  const auto measured = static_cast<double>(measure_worker_bytes(input).value());
+  input.workers = 2;
+  const auto estimate = static_cast<double>(estimate_bytes(input) - one);
+  EXPECT_GT(estimate, 0.8 * measured);
+  EXPECT_LT(estimate, 1.25 * measured + (8 << 20));
+  RecordProperty("measured_bytes", std::to_string(measured));
+  RecordProperty("estimate_bytes", std::to_string(estimate));
+}
+
 TEST(Plan, WarnsOnlyOfWhatDoesNotFit) {
   EXPECT_FALSE(memory_warning(100, 100));
   const std::optional<std::string> warning = memory_warning(std::uint64_t{3} << 30, std::uint64_t{1} << 30);

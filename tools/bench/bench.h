@@ -56,6 +56,7 @@ Result<Report> bench_mount(const Options& options);
 Result<Report> bench_metadata(const Options& options);
 Result<Report> bench_cycle(const Options& options);
 Result<Report> bench_descent(const Options& options);
+Result<Report> bench_gradient(const Options& options);
 
 // Monotonic seconds.
 double now_s();

@@ -77,6 +77,7 @@ int main_of(int argc, char** argv) {
   CLI::App* metadata =
       add("metadata", "create, stat, rename, unlink, ..., beside empty FUSE round trips", bench_metadata);
   add("descent", "the update kernels, beside a bare read-modify-write of the same streams", bench_descent);
+  add("gradient", "the trainer's gradients on one thread, beside a large matrix product", bench_gradient);
   CLI::App* cycle =
       add("cycle", "gradient to updated model, beside a memcpy and the kernel alone", bench_cycle);
   for (CLI::App* command : {mount, metadata, cycle}) {
