@@ -1,17 +1,23 @@
 // gradfs-bench gradient: the rate at which gradfs-train computes gradients on one thread, beside that of a
 // large matrix product with the same instructions.
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <array>
 #include <cmath>
 #include <cstdio>
 #include <memory>
 #include <optional>
 #include <span>
+#include <sstream>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "fs/base/clock.h"
+#include "fs/base/fd.h"
 #include "tools/bench/bench.h"
+#include "tools/bench/cluster.h"
 #include "tools/bench/stats.h"
 #include "trainer/network.h"
 
@@ -107,11 +113,7 @@ class GradientBench {
 
 // The rate of the same product in numpy, GFLOP/s; none where there is no numpy.
 std::optional<double> numpy_rate() {
-  std::string command = "OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 OMP_NUM_THREADS=1 ";
-  if (trainer::dense_kernels().name == std::string_view("avx512")) {
-    command += "OPENBLAS_CORETYPE=SkylakeX ";  // an OpenBLAS older than the processor would take SSE
-  }
-  command += "/usr/bin/python3 -c 'import numpy, time\nn = " + std::to_string(kProductSize) + R"(
+  const std::string script = "import numpy, time\nn = " + std::to_string(kProductSize) + R"(
 a = numpy.random.rand(n, n).astype(numpy.float32)
 b = numpy.random.rand(n, n).astype(numpy.float32)
 times = []
@@ -119,10 +121,17 @@ for i in range(5):
     begin = time.perf_counter()
     a @ b
     times.append(time.perf_counter() - begin)
-print(2e-9 * n ** 3 / sorted(times)[2])' 2>/dev/null)";
-  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> output(::popen(command.c_str(), "r"), ::pclose);
+print(2e-9 * n ** 3 / sorted(times)[2]))";
+  std::vector<std::string> environment = {"OPENBLAS_NUM_THREADS=1", "MKL_NUM_THREADS=1", "OMP_NUM_THREADS=1"};
+  if (trainer::dense_kernels().name == std::string_view("avx512")) {
+    environment.emplace_back("OPENBLAS_CORETYPE=SkylakeX");  // one older than the processor would take SSE
+  }
+  const UniqueFd output(::memfd_create("gradfs-bench-numpy", MFD_CLOEXEC));
+  const std::string path = "/proc/" + std::to_string(::getpid()) + "/fd/" + std::to_string(output.get());
+  if (!run_program({"/usr/bin/python3", "-c", script}, environment, path)) return std::nullopt;
+  const Result<std::string> text = read_text_file(path);
   double rate = 0;
-  if (!output || std::fscanf(output.get(), "%lf", &rate) != 1) return std::nullopt;
+  if (!text || !(std::istringstream(text.value()) >> rate)) return std::nullopt;
   return rate;
 }
 

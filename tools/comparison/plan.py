@@ -101,9 +101,9 @@ class Mode:
 def quick(seeds, straggler_ms, limit_s=870):
     """Ends within 15 minutes on two processors."""
     return Mode("quick", seeds, limit_s, 30, speed={"mnist": 1.5, "higgs": 2, "molecular": 2}, batches=(8, 32),
-                rates=(5e-4, 1e-3, 2e-3), tune={"mnist": Extent(128, seconds=3.5)},
-                accuracy={"mnist": Extent(128, epochs=3, every=0.1), "higgs": Extent(64, seconds=5, every=0.05),
-                          "molecular": Extent(64, seconds=5, every=0.05)},
+                rates=(2.5e-4, 5e-4, 1e-3), tune={"mnist": Extent(32, seconds=5)},
+                accuracy={"mnist": Extent(32, epochs=2, every=0.1), "higgs": Extent(64, seconds=4, every=0.05),
+                          "molecular": Extent(64, seconds=4, every=0.05)},
                 main_model="mnist", straggler_ms=straggler_ms, straggler_s=2, tiny_s=1.5, partitions=(2, 8, 32, 128),
                 partition_architectures=("coprocessor",), partition_epochs=1)
 
@@ -114,10 +114,10 @@ def full(seeds, straggler_ms, limit_s, scale=1.0):
         return round(seconds * scale, 1)
     rows = 100000
     return Mode("full", seeds, limit_s, 120, speed={model: long(10) for model in SIZES}, batches=(8, 32),
-                rates=(2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3),
-                tune={"mnist": Extent(128, epochs=2), "higgs": Extent(64, seconds=long(40), rows=rows),
+                rates=(1.25e-4, 2.5e-4, 5e-4, 1e-3, 2e-3),
+                tune={"mnist": Extent(32, epochs=1), "higgs": Extent(64, seconds=long(40), rows=rows),
                       "molecular": Extent(64, seconds=long(40), rows=rows)},
-                accuracy={"mnist": Extent(128, epochs=5, every=0.1),
+                accuracy={"mnist": Extent(32, epochs=3, every=0.1),
                           "higgs": Extent(64, seconds=long(180), every=0.1, rows=rows),
                           "molecular": Extent(64, seconds=long(180), every=0.1, rows=rows)},
                 main_model="mnist", straggler_ms=straggler_ms, straggler_s=long(15), tiny_s=long(10),
