@@ -2,6 +2,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -43,6 +44,19 @@ def descendants(pid):
                 continue
             found += descendants(child)
     return found
+
+
+def listening_port(pid):
+    """The TCP port on which a process listens."""
+    sockets = set()
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        target = os.readlink(f"/proc/{pid}/fd/{name}")
+        if target.startswith("socket:["):
+            sockets.add(target[len("socket:["):-1])
+    with open("/proc/net/tcp") as f:
+        rows = [line.split() for line in f.readlines()[1:]]
+    (port,) = {int(row[1].split(":")[1], 16) for row in rows if row[3] == "0A" and row[9] in sockets}
+    return port
 
 
 class Training:
@@ -261,6 +275,35 @@ class Architectures(ClusterCase):
             self.assertEqual(report["gradients_applied"], 160, architecture)
             self.assertEqual(report["workers_lost"], [], architecture)
             self.assertIn("1 of 3 workers have nothing to do", done.err, architecture)
+
+    def test_strangers_at_the_port_change_nothing(self):
+        for architecture in ("broadcast", "paramserver"):
+            model = self.model(architecture)
+            training = Training(self.cluster, self.command(architecture, model, seconds=3))
+            port = listening_port(training.process_named(WITH_SERVICE[architecture]))
+            training.process_named("train-w1")
+            strangers = [socket.create_connection(("127.0.0.1", port)) for _ in range(5)]
+            for stranger, said in zip(strangers, (b"", bytes(100), b"GET /", b"POST /gradient HTTP/1.1\r\n"
+                                                  b"Content-Length: 1000000000000\r\nGradfs-Worker: 0\r\n"
+                                                  b"Gradfs-Step: 999\r\n\r\n", os.urandom(5000))):
+                stranger.sendall(said)
+            self.assertEqual(training.wait(20), 0, training.said())
+            report = self.report()
+            self.assertEqual((report["workers_lost"], report["gradients_refused"]), ([], 0), architecture)
+            self.assertGreater(report["test_accuracy"], 0.7, architecture)
+            for stranger in strangers:
+                stranger.close()
+            self.assert_clean(model)
+
+    def test_two_runs_cannot_share_a_stored_model(self):
+        model = self.model("storage")
+        first = Training(self.cluster, self.command("storage", model, seconds=60))
+        first.process_named("train-w1")
+        time.sleep(0.5)
+        done = run(self.command("storage", model, seconds=3), env=self.cluster.env, timeout_s=60)
+        self.assertEqual(first.wait(20), 1, first.said())
+        self.assertIn("another program writes it too", first.said() + done.err)
+        self.assertEqual([name for name in os.listdir(model) if name.endswith(".tmp")], [])
 
     def test_a_full_disk_under_the_report(self):
         disk = self.cluster.local("disk")

@@ -5,17 +5,18 @@
 #include <optional>
 #include <thread>
 
-#include "trainer/peers/peer.h"
-#include "trainer/peers/tcp.h"
+#include "trainer/peers/socket_peer.h"
 #include "trainer/peers/updater.h"
 
 namespace gradfs::trainer {
 namespace {
 
 constexpr int kAcceptTick_ms = 50;
+constexpr std::int64_t kHelloWait_s = 2;  // of a connection that may be a stranger's
 
 struct Hello {
-  std::uint32_t worker = 0;
+  std::uint64_t token = 0;  // of the run
+  std::uint64_t worker = 0;
 };
 struct Reply {
   std::uint32_t outcome = 0;  // PushOutcome of the worker's last gradient
@@ -80,8 +81,8 @@ class Driver {
   Driver(PeerModel& model, RunControl& control, std::unique_ptr<Updater> updater)
       : model_(model), control_(control), updater_(std::move(updater)) {}
 
-  // Waits for a connection of each worker that is not gone.
-  Result<void> gather(TcpListener& listener, std::size_t workers) {
+  // Waits for a connection of each worker that is not gone. Others that connect are turned away.
+  Result<void> gather(TcpListener& listener, std::size_t workers, std::uint64_t token) {
     std::vector<bool> connected(workers);
     const auto missing = [&] {
       for (std::size_t i = 0; i < workers; ++i) {
@@ -93,8 +94,11 @@ class Driver {
       Result<TcpSocket> socket = listener.accept(kAcceptTick_ms);
       if (!socket && socket.error().code == Errc::kTimeout) continue;
       if (!socket) return socket.error();
+      socket.value().limit_reads(kHelloWait_s);
       const Result<Hello> hello = read_message<Hello>(socket.value());
-      const std::size_t worker = hello ? hello.value().worker : workers;
+      if (!hello || hello.value().token != token) continue;
+      socket.value().limit_reads(kPeerWait_s);
+      const std::size_t worker = hello.value().worker;
       if (worker >= workers || connected[worker]) continue;
       connected[worker] = true;
       members_.emplace_back();
@@ -156,38 +160,30 @@ class Driver {
   std::vector<Member> members_;
 };
 
-class Broadcast final : public Peer {
+class Broadcast final : public SocketPeer {
  public:
-  using Peer::Peer;
+  using SocketPeer::SocketPeer;
   [[nodiscard]] std::string name() const override { return "broadcast"; }
   [[nodiscard]] std::string service() const override { return "driver"; }
-
-  Result<void> prepare() override {
-    GRADFS_TRY(listener_, TcpListener::make());
-    return ok();
-  }
 
   Result<void> serve() override {
     GRADFS_TRY(std::unique_ptr<Updater> updater,
                Updater::make(model_.layout, model_.config, update_threads(1)));
     Driver driver(model_, *options_.control, std::move(updater));
-    GRADFS_TRYV(driver.gather(listener_, options_.workers));
+    GRADFS_TRYV(driver.gather(listener(), options_.workers, token()));
     driver.run();
     return ok();
   }
 
   Result<std::unique_ptr<Exchange>> make_exchange(std::size_t worker) override {
-    GRADFS_TRY(TcpSocket socket, TcpSocket::connect(listener_.port()));
-    const Hello hello{static_cast<std::uint32_t>(worker)};
+    GRADFS_TRY(TcpSocket socket, TcpSocket::connect(listener().port()));
+    const Hello hello{token(), worker};
     GRADFS_TRYV(socket.write_all(bytes_of(hello)));
     GRADFS_TRY(FloatArray parameters, FloatArray::make_private(this->parameters()));
     GRADFS_TRY(FloatArray gradient, FloatArray::make_private(this->parameters()));
     return std::unique_ptr<Exchange>(
         std::make_unique<BroadcastExchange>(std::move(socket), std::move(parameters), std::move(gradient)));
   }
-
- private:
-  TcpListener listener_;
 };
 
 }  // namespace

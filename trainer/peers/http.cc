@@ -79,6 +79,8 @@ HttpConnection::HttpConnection(TcpSocket socket) : state_(std::make_unique<State
 HttpConnection::HttpConnection(HttpConnection&&) noexcept = default;
 HttpConnection::~HttpConnection() = default;
 
+void HttpConnection::shut_down() const noexcept { state_->socket.shut_down(); }
+
 Result<void> HttpConnection::send(const HttpRequest& request, std::span<const std::byte> body) {
   http::header<true, http::fields> header;
   header.version(kVersion);

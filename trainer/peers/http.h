@@ -43,6 +43,8 @@ class HttpConnection {
   [[nodiscard]] Result<HttpResponse> receive_response();
   // The body of what was received last; out is as long as its head says.
   [[nodiscard]] Result<void> receive_body(std::span<std::byte> out);
+  // Ends what any thread does with it.
+  void shut_down() const noexcept;
 
  private:
   struct State;

@@ -1,12 +1,13 @@
 #include "trainer/peers/paramserver.h"
 
 #include <charconv>
+#include <list>
 #include <mutex>
 #include <thread>
 #include <vector>
 
 #include "trainer/peers/http.h"
-#include "trainer/peers/peer.h"
+#include "trainer/peers/socket_peer.h"
 #include "trainer/peers/updater.h"
 
 namespace gradfs::trainer {
@@ -17,6 +18,8 @@ constexpr unsigned kOk = 200;
 constexpr unsigned kBadRequest = 400;
 constexpr unsigned kNotFound = 404;
 constexpr unsigned kRefusedContent = 422;
+constexpr std::size_t kStrangersMax = 64;  // connections beside the workers'
+constexpr const char* kRunField = "Gradfs-Run";
 constexpr const char* kWorkerField = "Gradfs-Worker";
 constexpr const char* kStepField = "Gradfs-Step";
 
@@ -32,8 +35,10 @@ std::optional<std::uint64_t> number_in(const HttpFields& fields, const char* nam
 
 class ServerExchange final : public Exchange {
  public:
-  ServerExchange(std::size_t worker, HttpConnection connection, FloatArray parameters, FloatArray gradient)
-      : worker_(worker),
+  ServerExchange(std::uint64_t token, std::size_t worker, HttpConnection connection, FloatArray parameters,
+                 FloatArray gradient)
+      : token_(token),
+        worker_(worker),
         connection_(std::move(connection)),
         parameters_(std::move(parameters)),
         gradient_(std::move(gradient)) {}
@@ -53,7 +58,9 @@ class ServerExchange final : public Exchange {
   [[nodiscard]] std::uint64_t bytes_moved() const override { return bytes_moved_; }
 
   Result<PushOutcome> push(std::uint64_t step, double loss) override {
-    const HttpFields fields = {{kWorkerField, std::to_string(worker_)}, {kStepField, std::to_string(step)}};
+    const HttpFields fields = {{kRunField, std::to_string(token_)},
+                               {kWorkerField, std::to_string(worker_)},
+                               {kStepField, std::to_string(step)}};
     const HttpRequest request{"POST", "/gradient", fields, 0};
     GRADFS_TRYV(connection_.send(request, std::as_bytes(gradient_.span())));
     bytes_moved_ += gradient_.size() * sizeof(float);
@@ -64,6 +71,7 @@ class ServerExchange final : public Exchange {
   }
 
  private:
+  const std::uint64_t token_;
   const std::size_t worker_;
   HttpConnection connection_;
   FloatArray parameters_;
@@ -73,22 +81,30 @@ class ServerExchange final : public Exchange {
 
 class Server {
  public:
-  Server(PeerModel& model, RunControl& control, std::unique_ptr<Updater> updater, std::size_t workers)
-      : model_(model), control_(control), updater_(std::move(updater)), last_step_(workers) {}
+  Server(PeerModel& model, RunControl& control, std::unique_ptr<Updater> updater, std::size_t workers,
+         std::uint64_t token)
+      : model_(model), control_(control), updater_(std::move(updater)), token_(token), last_step_(workers) {}
 
-  // Serves each connection in a thread of its own until all workers are gone and all connections closed.
+  // Serves each connection in a thread of its own until all workers are gone; then ends what others have
+  // open.
   Result<void> run(TcpListener& listener) {
+    std::list<HttpConnection> connections;
     std::vector<std::jthread> threads;
-    while (!all_gone()) {
+    Result<void> outcome = ok();
+    while (outcome && !all_gone()) {
       Result<TcpSocket> socket = listener.accept(kAcceptTick_ms);
       if (!socket && socket.error().code == Errc::kTimeout) continue;
-      if (!socket) return socket.error();
-      threads.emplace_back([this, connection = HttpConnection(std::move(socket.value()))]() mutable {
+      if (!socket) outcome = socket.error();
+      if (!socket || connections.size() >= last_step_.size() + kStrangersMax) continue;
+      HttpConnection& connection = connections.emplace_back(std::move(socket.value()));
+      threads.emplace_back([this, &connection] {
         while (answer(connection)) {
         }
+        connection.shut_down();
       });
     }
-    return ok();
+    for (const HttpConnection& connection : connections) connection.shut_down();
+    return outcome;
   }
 
  private:
@@ -117,7 +133,8 @@ class Server {
     const std::optional<std::uint64_t> worker = number_in(request.fields, kWorkerField);
     const std::optional<std::uint64_t> step = number_in(request.fields, kStepField);
     const std::uint64_t bytes = model_.layout.parameters() * sizeof(float);
-    if (!worker || !step || *worker >= last_step_.size() || request.body_bytes != bytes) {
+    const bool is_ours = number_in(request.fields, kRunField) == token_;
+    if (!is_ours || !worker || !step || *worker >= last_step_.size() || request.body_bytes != bytes) {
       // What follows of its body is not read: the connection ends with this answer.
       (void)connection.send(HttpResponse{kBadRequest, {}, 0}, {});
       return false;
@@ -157,39 +174,32 @@ class Server {
   RunControl& control_;
   std::mutex update_;  // of the model, the updater and last_step_
   std::unique_ptr<Updater> updater_;
+  const std::uint64_t token_;
   std::vector<std::uint64_t> last_step_;  // of each worker that has counted
   std::mutex buffers_mutex_;
   std::vector<FloatArray> buffers_;
 };
 
-class Paramserver final : public Peer {
+class Paramserver final : public SocketPeer {
  public:
-  using Peer::Peer;
+  using SocketPeer::SocketPeer;
   [[nodiscard]] std::string name() const override { return "paramserver"; }
   [[nodiscard]] std::string service() const override { return "server"; }
-
-  Result<void> prepare() override {
-    GRADFS_TRY(listener_, TcpListener::make());
-    return ok();
-  }
 
   Result<void> serve() override {
     GRADFS_TRY(std::unique_ptr<Updater> updater,
                Updater::make(model_.layout, model_.config, update_threads(1)));
-    Server server(model_, *options_.control, std::move(updater), options_.workers);
-    return server.run(listener_);
+    Server server(model_, *options_.control, std::move(updater), options_.workers, token());
+    return server.run(listener());
   }
 
   Result<std::unique_ptr<Exchange>> make_exchange(std::size_t worker) override {
-    GRADFS_TRY(TcpSocket socket, TcpSocket::connect(listener_.port()));
+    GRADFS_TRY(TcpSocket socket, TcpSocket::connect(listener().port()));
     GRADFS_TRY(FloatArray parameters, FloatArray::make_private(this->parameters()));
     GRADFS_TRY(FloatArray gradient, FloatArray::make_private(this->parameters()));
     return std::unique_ptr<Exchange>(std::make_unique<ServerExchange>(
-        worker, HttpConnection(std::move(socket)), std::move(parameters), std::move(gradient)));
+        token(), worker, HttpConnection(std::move(socket)), std::move(parameters), std::move(gradient)));
   }
-
- private:
-  TcpListener listener_;
 };
 
 }  // namespace

@@ -120,7 +120,9 @@ class StorageExchange final : public Exchange {
     if (::stat(model_path(options_).c_str(), &status) != 0) return errno_error(model_path(options_));
     if (status.st_ino == model_.inode()) return false;
     GRADFS_TRY(ModelFile model, ModelFile::open(options_.model_directory));
-    if (model.metadata("run") != options_.run) return false;
+    if (model.metadata("run") != options_.run) {
+      return Error(Errc::kBusy, model_path(options_) + ": another program writes it too");
+    }
     const std::string text = model.metadata("version");
     std::uint64_t version = 0;
     std::from_chars(text.data(), text.data() + text.size(), version);

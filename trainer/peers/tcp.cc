@@ -29,7 +29,7 @@ sockaddr_in loopback(std::uint16_t port) {
 
 Error failed(const char* what, int error_number) {
   if (error_number == EAGAIN) {
-    return Error(Errc::kTimeout, std::string(what) + ": no answer for " + std::to_string(kPeerWait_s) + " s");
+    return Error(Errc::kTimeout, std::string(what) + ": no answer in time");
   }
   if (error_number == EPIPE || error_number == ECONNRESET) {
     return Error(Errc::kUnavailable, "the other side of the connection is gone");
@@ -41,10 +41,17 @@ Error failed(const char* what, int error_number) {
 
 TcpSocket::TcpSocket(UniqueFd fd) : fd_(std::move(fd)) {
   set_option(fd_.get(), IPPROTO_TCP, TCP_NODELAY, 1);
+  limit_reads(kPeerWait_s);
   const timeval wait{.tv_sec = kPeerWait_s, .tv_usec = 0};
-  ::setsockopt(fd_.get(), SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait);
   ::setsockopt(fd_.get(), SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof wait);
 }
+
+void TcpSocket::limit_reads(std::int64_t seconds) const {
+  const timeval wait{.tv_sec = seconds, .tv_usec = 0};
+  ::setsockopt(fd_.get(), SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait);
+}
+
+void TcpSocket::shut_down() const noexcept { ::shutdown(fd_.get(), SHUT_RDWR); }
 
 Result<TcpSocket> TcpSocket::connect(std::uint16_t port) {
   UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));

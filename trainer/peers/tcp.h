@@ -26,6 +26,10 @@ class TcpSocket {
   [[nodiscard]] Result<void> read_all(std::span<std::byte> out);
   // At least one byte.
   [[nodiscard]] Result<std::size_t> read_some(std::span<std::byte> out);
+  // The longest that each read may wait from now on; kPeerWait_s at first.
+  void limit_reads(std::int64_t seconds) const;
+  // Ends all reads and writes, of any thread.
+  void shut_down() const noexcept;
 
  private:
   [[nodiscard]] Result<void> write_all(std::span<const std::byte> bytes, int flags);
