@@ -21,18 +21,6 @@ namespace {
 constexpr double kTalkFactor = 3 * 4 * 1.5;
 constexpr std::uint64_t kProcessBytes = 4 << 20;  // of a worker, without its model and data
 
-std::uint64_t parameters_of(const PlanInput& input) {
-  std::uint64_t count = 0;
-  for (const DenseLayer& layer : input.layers) count += (layer.inputs + 1) * layer.outputs;
-  return count;
-}
-
-std::uint64_t units_of(const PlanInput& input) {
-  std::uint64_t count = input.layers.front().inputs;
-  for (const DenseLayer& layer : input.layers) count += layer.outputs;
-  return count;
-}
-
 // A Network's activations, and the two deltas of its widest layer.
 std::uint64_t network_bytes(const PlanInput& input) {
   std::uint64_t widest = 0;
@@ -91,6 +79,22 @@ std::optional<std::uint64_t> left_in_own_groups() {
 
 }  // namespace
 
+std::uint64_t parameters_of(const PlanInput& input) {
+  std::uint64_t count = 0;
+  for (const DenseLayer& layer : input.layers) count += (layer.inputs + 1) * layer.outputs;
+  return count;
+}
+
+std::uint64_t units_of(const PlanInput& input) {
+  std::uint64_t count = input.layers.front().inputs;
+  for (const DenseLayer& layer : input.layers) count += layer.outputs;
+  return count;
+}
+
+std::uint64_t shared_bytes(const PlanInput& input) {
+  return (1 + input.states + input.copies_in_all) * parameters_of(input) * sizeof(float);
+}
+
 std::uint64_t talk_formula_bytes(const PlanInput& input) {
   const auto values = static_cast<double>(parameters_of(input) + input.batch_size * units_of(input));
   return static_cast<std::uint64_t>(values * kTalkFactor * static_cast<double>(input.workers));
@@ -99,7 +103,7 @@ std::uint64_t talk_formula_bytes(const PlanInput& input) {
 std::uint64_t estimate_bytes(const PlanInput& input) {
   const std::uint64_t model = parameters_of(input) * sizeof(float);
   const std::uint64_t worker = input.copies_a_worker * model + network_bytes(input) + kProcessBytes;
-  return (1 + input.states + input.copies_in_all) * model + input.workers * worker;
+  return shared_bytes(input) + input.workers * worker;
 }
 
 Result<std::uint64_t> measure_worker_bytes(const PlanInput& input) {

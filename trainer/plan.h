@@ -22,6 +22,10 @@ struct PlanInput {
   std::size_t copies_in_all = 0;    // of a driver or server
 };
 
+std::uint64_t parameters_of(const PlanInput& input);
+// Of all layers, the inputs among them: each holds an activation.
+std::uint64_t units_of(const PlanInput& input);
+
 // "Distributed Deep Learning on Spark & Tachyon" (Strata 2015):
 //   bytes = (model_size + batch_size * unit_count) * 3 * 4 * 1.5 * executors
 // model_size: parameters; unit_count: units of all layers, the inputs among them, as each holds an
@@ -29,7 +33,9 @@ struct PlanInput {
 // machine adds.
 std::uint64_t talk_formula_bytes(const PlanInput& input);
 
-// What gradfs-train, the filesystem or a driver allocate for it, data sets aside.
+// The model, its optimizer's states, and copies that are not a worker's.
+std::uint64_t shared_bytes(const PlanInput& input);
+// What gradfs-train, the filesystem or a driver allocate for it in all, data sets aside.
 std::uint64_t estimate_bytes(const PlanInput& input);
 
 // What one worker's process grows by when it computes a gradient: a process is forked that does.

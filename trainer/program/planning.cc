@@ -73,12 +73,8 @@ Result<int> print_plan(const Arguments& arguments) {
   GRADFS_TRY(std::vector<DenseLayer> layers, layers_of(arguments));
   const PlanInput input = plan_of(arguments, std::move(layers));
   const std::string workers = std::to_string(arguments.workers);
-  std::uint64_t parameters = 0;
-  std::uint64_t units = input.layers.front().inputs;
-  for (const DenseLayer& layer : input.layers) {
-    parameters += (layer.inputs + 1) * layer.outputs;
-    units += layer.outputs;
-  }
+  const std::uint64_t parameters = parameters_of(input);
+  const std::uint64_t units = units_of(input);
   print_line("network", std::to_string(parameters) + " parameters, " + std::to_string(units) + " units");
   print_line("the talk's formula", "(" + std::to_string(parameters) + " + " +
                                        std::to_string(arguments.batch_size) + " x " + std::to_string(units) +
@@ -91,7 +87,7 @@ Result<int> print_plan(const Arguments& arguments) {
     print_line("measured", "not: it might not fit");
   } else {
     GRADFS_TRY(const std::uint64_t worker, measure_worker_bytes(input));
-    const std::uint64_t shared = (1 + input.states + input.copies_in_all) * parameters * sizeof(float);
+    const std::uint64_t shared = shared_bytes(input);
     print_line("measured", workers + " x " + format_size(worker) + " for a worker of " +
                                arguments.architecture + " + " + format_size(shared) +
                                " for the model, its optimizer and buffers = " +
