@@ -6,49 +6,14 @@
 #include <filesystem>
 #include <fstream>
 
-#include "fs/base/check.h"
+#include "tests/trainer/sample_rows.h"
 
 namespace gradfs::trainer {
 namespace {
 
-struct Row {
-  std::vector<float> features;
-  std::uint8_t label = 0;
-  bool operator==(const Row&) const = default;
-};
-
-Row row_of(const Samples& samples, std::uint32_t number) {
-  Row row{std::vector<float>(samples.features()), 0};
-  const Result<void> gathered = samples.gather(std::span(&number, 1), row.features, std::span(&row.label, 1));
-  GRADFS_CHECK(gathered.has_value());
-  return row;
-}
-
-class Npy : public testing::Test {
+class Npy : public DataFiles {
  protected:
-  Npy() {
-    std::string pattern = std::filesystem::temp_directory_path() / "gradfs-npy-XXXXXX";
-    GRADFS_CHECK(::mkdtemp(pattern.data()) != nullptr);
-    path_ = pattern;
-  }
-  ~Npy() override { std::filesystem::remove_all(path_); }
-
-  void write(const std::string& name, const std::string& content) const {
-    std::ofstream(path_ + "/" + name, std::ios::binary) << content;
-  }
-  [[nodiscard]] std::string error_of() const {
-    const Result<Dataset> loaded = load_dataset({.name = "npy", .directory = path_});
-    EXPECT_FALSE(loaded);
-    if (loaded) return "";
-    EXPECT_EQ(loaded.error().message().find('\n'), std::string::npos);
-    return loaded.error().message();
-  }
-  [[nodiscard]] Dataset load() const {
-    Result<Dataset> loaded = load_dataset({.name = "npy", .directory = path_});
-    EXPECT_TRUE(loaded) << loaded.error().message();
-    GRADFS_CHECK(loaded.has_value());
-    return std::move(loaded.value());
-  }
+  Npy() : DataFiles("npy") {}
 
   // A .npy file of version 1.0.
   static std::string npy(const std::string& descr, const std::string& shape, const std::string& data,
@@ -68,8 +33,6 @@ class Npy : public testing::Test {
     write("x_" + part + ".npy", x);
     write("y_" + part + ".npy", y);
   }
-
-  std::string path_;
 };
 
 TEST_F(Npy, NumbersOfEveryKind) {

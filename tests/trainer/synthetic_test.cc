@@ -11,24 +11,12 @@
 
 #include "fs/base/check.h"
 #include "tests/trainer/local_architecture.h"
+#include "tests/trainer/sample_rows.h"
 #include "trainer/network.h"
 #include "trainer/usage.h"
 
 namespace gradfs::trainer {
 namespace {
-
-struct Row {
-  std::vector<float> features;
-  std::uint8_t label = 0;
-  bool operator==(const Row&) const = default;
-};
-
-Row row_of(const Samples& samples, std::uint32_t number) {
-  Row row{std::vector<float>(samples.features()), 0};
-  const Result<void> gathered = samples.gather(std::span(&number, 1), row.features, std::span(&row.label, 1));
-  GRADFS_CHECK(gathered.has_value());
-  return row;
-}
 
 Dataset generate(const std::string& name, std::uint64_t rows, std::uint64_t seed) {
   return std::move(load_dataset({.name = name, .directory = "", .rows = rows, .seed = seed}).value());
