@@ -118,11 +118,11 @@ def run_missing(given, mode, runs, store, began):
             estimator.learn(run, record["wall_seconds"], record["report"])
     trainer = Trainer(cluster, binaries / "gradfs-train", given.data.resolve(), store)
     schedule = Schedule(runs, store, estimator, trainer, began + mode.limit_s - mode.reserve_s, say)
-    todo = schedule.todo()
-    if not todo:
+    remaining = schedule.remaining()
+    if not remaining:
         say(f"all {len(runs)} runs are there")
         return
-    say(f"{len(todo)} of {len(runs)} runs, about {schedule.expect_s(todo) / 60:.0f} minutes"
+    say(f"{len(remaining)} of {len(runs)} runs, about {schedule.expect_s(remaining) / 60:.0f} minutes"
         f" (at most {mode.limit_s / 60:.0f})")
     if not (given.data / "train-images-idx3-ubyte").exists() and not (given.data / "train-images.idx3-ubyte").exists():
         raise Refused(f"there is no MNIST in {given.data}: tools/get-mnist, or --data DIR")

@@ -40,7 +40,7 @@ class Schedule:
         self._deadline, self._say, self._now = deadline, say, now
         self._began = now()
 
-    def todo(self, runs=None):
+    def remaining(self, runs=None):
         """Those of all runs, or of these, that are not done, with their learning rates as far as they are known."""
         rates = summary.chosen_rates(self._runs, self._store)
         resolved = [with_rate(run, rates) for run in (self._runs if runs is None else runs)]
@@ -54,10 +54,10 @@ class Schedule:
         left_out = 0
         count = len(self._runs)
         for index, planned in enumerate(self._runs):
-            todo = self.todo([planned])
-            if not todo:
+            remaining = self.remaining([planned])
+            if not remaining:
                 continue
-            run = todo[0]
+            run = remaining[0]
             if self._now() + self._estimator.expect_s(run) > self._deadline or not self._attempt(run, index, count):
                 left_out += 1
         return left_out
@@ -88,6 +88,6 @@ class Schedule:
         return True
 
     def _tell(self, run, index, count, what):
-        left_s = min(self.expect_s(self.todo(self._runs[index + 1:])), max(0, self._deadline - self._now()))
+        left_s = min(self.expect_s(self.remaining(self._runs[index + 1:])), max(0, self._deadline - self._now()))
         self._say(f"[{index + 1:3}/{count}] {clock(self._now() - self._began):>5}  {describe(run)}: {what}"
                   f"  ({clock(left_s)} left)")
