@@ -2,10 +2,12 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstdio>
+#include <cstring>
 
 namespace gradfs {
 
@@ -54,6 +56,16 @@ Result<Mapping> Mapping::map(const UniqueFd& fd, std::size_t size, bool writable
   out.data_ = static_cast<std::byte*>(address);
   out.size_ = size;
   return out;
+}
+
+bool is_connected_to_itself(int fd) noexcept {
+  sockaddr_storage own{};
+  sockaddr_storage peer{};
+  socklen_t own_length = sizeof own;
+  socklen_t peer_length = sizeof peer;
+  return ::getsockname(fd, reinterpret_cast<sockaddr*>(&own), &own_length) == 0 &&
+         ::getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &peer_length) == 0 &&
+         own.ss_family != AF_UNIX && own_length == peer_length && std::memcmp(&own, &peer, own_length) == 0;
 }
 
 Result<void> read_fully_at(int fd, std::span<std::byte> out, std::size_t offset) {

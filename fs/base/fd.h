@@ -61,6 +61,11 @@ class Mapping {
   std::size_t size_ = 0;
 };
 
+// Whether a connected TCP socket has itself as its peer: a connect to a free port of the local ephemeral range
+// may be given that very port as its source, and then succeeds though nothing listens (simultaneous open,
+// RFC 9293, 3.5). Such a socket must be closed: as long as it is open, no server can bind the port.
+bool is_connected_to_itself(int fd) noexcept;
+
 // Whole-buffer loops over read/write at an offset; a short read (end of file) is kCorrupt.
 Result<void> read_fully_at(int fd, std::span<std::byte> out, std::size_t offset);
 Result<void> write_fully_at(int fd, std::span<const std::byte> in, std::size_t offset);

@@ -328,6 +328,7 @@ class SocketTransport final : public Transport {
       }
       GRADFS_CO_TRYV(co_await wait_connected(fd, address, timeout_ns));
     }
+    if (is_connected_to_itself(fd.get())) co_return Error(Errc::kUnavailable, address + ": nothing listens");
     std::unique_ptr<Connection> out =
         std::make_unique<SocketConnection>(context_, fd.release(), target.family() == AF_UNIX);
     co_return out;

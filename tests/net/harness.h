@@ -61,7 +61,7 @@ class ExecutorTest : public ::testing::Test {
 };
 
 // Echoes `name` as inline_data and `parent` as the attribute's inode. Some names mean more:
-//   "sleep MS" waits first, "fail" and "huge" answer with an error and with more than a frame holds.
+//   "sleep MS" waits first, "after COUNT" until so many others are answered, "fail" and "huge" answer with an error and with more than a frame holds.
 class EchoService {
  public:
   struct Seen {
@@ -84,6 +84,7 @@ class EchoService {
 
   std::vector<Seen> seen;
   CallContext last;  // without its descriptors
+  std::size_t answered = 0;
   std::size_t running = 0;
   std::size_t running_max = 0;
   std::size_t descriptors = 1;  // how many OpenImage hands out
@@ -98,6 +99,12 @@ class EchoService {
     if (request.name().starts_with("sleep ")) {
       co_await executor_.clock().sleep_ns(std::stoll(request.name().substr(6)) * kMillisecond_ns);
     }
+    if (request.name().starts_with("after ")) {
+      while (answered < std::stoull(request.name().substr(6))) {
+        co_await executor_.clock().sleep_ns(kMillisecond_ns);
+      }
+    }
+    ++answered;
     --running;
     if (request.name() == "fail") co_return Error(Errc::kNotEmpty, "the detail");
     wire::AttrResponse response;

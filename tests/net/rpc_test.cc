@@ -67,7 +67,7 @@ TEST_P(RpcTest, ManyCallsShareAConnectionAndOvertakeEachOther) {
   run([](RpcTest& t, RpcClient& client) -> Task<> {
     std::vector<std::uint64_t> ended;
     Scope calls(t.executor_);
-    calls.spawn(echo_and_count(client, 0, "sleep 200", ended));
+    calls.spawn(echo_and_count(client, 0, "after 2000", ended));
     for (std::uint64_t i = 1; i <= 2000; ++i) {
       calls.spawn(echo_and_count(client, i, std::string(i % 977, 'x'), ended));
     }

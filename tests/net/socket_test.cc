@@ -45,6 +45,25 @@ TEST_F(SocketTest, ListensOnAFreePortAndSaysWhich) {
   }
 }
 
+// Where nothing listens, the kernel may connect a socket of the ephemeral range to itself: about once in as many
+// tries as the range has ports. A client that held on to that would keep its server from coming back.
+TEST_F(SocketTest, AClientNeverConnectsToItself) {
+  run([](SocketTest& t) -> Task<> {
+    // A free and even port: Linux takes even ports of the range (from 32768 on) for connect, odd ones for bind.
+    std::string address;
+    for (int port = 40'000; address.empty() && port < 50'000; port += 2) {
+      if (auto listener = t.transport_->listen("127.0.0.1:" + std::to_string(port))) {
+        address = listener.value()->address();
+      }
+    }
+    for (int k = 0; k < 60'000; ++k) {
+      auto connection = co_await t.transport_->connect(address, kSecond_ns);
+      CO_ASSERT(!connection);
+      EXPECT_EQ(connection.error().code, Errc::kUnavailable);
+    }
+  }(*this));
+}
+
 TEST_F(SocketTest, RefusesAddressesThatAreNone) {
   for (const std::string address :
        {"", "7400", "localhost", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:9999999999", "127.0.0.1:74x0",

@@ -84,7 +84,9 @@ class ClusterCase(unittest.TestCase):
         for child in self.children:
             child.kill()
             child.wait(10)
-        if self._late or not self._outcome.success:
+        result = self._outcome.result
+        failed = any(getattr(case, "test_case", case) is self for case, _ in result.errors + result.failures)
+        if self._late or failed:
             print(f"\n{self.id()}\n{self.cluster.logs()}", file=sys.stderr, flush=True)
             self.cluster.destroy()
             type(self).cluster = None

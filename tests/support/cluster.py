@@ -4,8 +4,10 @@ A Cluster owns its folder, its port and every process named by a pid file below 
 the test process die without that, a small watcher does it. Environment: GRADFS_BIN names the folder of the binaries,
 GRADFS_PASSTHROUGH (on or off) the data path.
 """
+import contextlib
 import glob
 import os
+import random
 import shutil
 import signal
 import socket
@@ -46,9 +48,15 @@ def run(args, env=None, timeout_s=60, cwd=None):
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that no one has, below the ephemeral range: it stays free while its server is down."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range") as f:
+        first_ephemeral = int(f.read().split()[0])
+    for _ in range(100):
+        port = random.randrange(8000, first_ephemeral)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no free port")
 
 
 def alive(pid):

@@ -62,6 +62,9 @@ Result<TcpSocket> TcpSocket::connect(std::uint16_t port) {
   if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
     return errno_error("connecting to port " + std::to_string(port));
   }
+  if (is_connected_to_itself(fd.get())) {
+    return Error(Errc::kUnavailable, "connecting to port " + std::to_string(port) + ": nothing listens");
+  }
   return TcpSocket(std::move(fd));
 }
 
