@@ -61,7 +61,8 @@ class ExecutorTest : public ::testing::Test {
 };
 
 // Echoes `name` as inline_data and `parent` as the attribute's inode. Some names mean more:
-//   "sleep MS" waits first, "after COUNT" until so many others are answered, "fail" and "huge" answer with an error and with more than a frame holds.
+//   "sleep MS" waits first, "after COUNT" until so many others are answered, "fail" and "huge" answer with an
+//   error and with more than a frame holds.
 class EchoService {
  public:
   struct Seen {
