@@ -46,13 +46,14 @@ Result<std::vector<std::vector<Rows>>> deal_partitions(std::size_t samples, std:
 }
 
 BatchPlan::BatchPlan(std::vector<Rows> partitions, std::size_t batch_size, std::size_t batches_per_push,
-                     std::size_t epochs, std::uint64_t seed)
+                     double epochs, std::uint64_t seed)
     : partitions_(std::move(partitions)),
       batch_size_(batch_size),
       rows_per_push_(batch_size * batches_per_push),
       epochs_(epochs),
       seed_(seed) {
   GRADFS_CHECK(rows_per_push_ > 0 && std::ranges::none_of(partitions_, &Rows::empty));
+  for (const Rows& rows : partitions_) rows_ += rows.size();
 }
 
 std::span<const std::uint32_t> BatchPlan::next() {
@@ -60,9 +61,13 @@ std::span<const std::uint32_t> BatchPlan::next() {
   if (at_ == partitions_[partition_].size()) {
     at_ = 0;
     partition_ = (partition_ + 1) % partitions_.size();
-    epoch_ += partition_ == 0 ? 1 : 0;
+    if (partition_ == 0) {
+      ++epoch_;
+      in_epoch_ = 0;
+    }
   }
-  if (epochs_ != 0 && epoch_ == epochs_) return {};
+  const double left = (epochs_ - static_cast<double>(epoch_)) * static_cast<double>(rows_);
+  if (epochs_ != 0 && static_cast<double>(in_epoch_) >= left) return {};
   if (at_ == 0 && partition_ == 0) {
     const std::uint64_t seed = mix(seed_, epoch_ + 1);
     shuffle(partitions_, ~seed);
@@ -72,6 +77,7 @@ std::span<const std::uint32_t> BatchPlan::next() {
   const std::size_t count = std::min(rows_per_push_, rows.size() - at_);
   const std::span<const std::uint32_t> group(rows.data() + at_, count);
   at_ += count;
+  in_epoch_ += count;
   return group;
 }
 

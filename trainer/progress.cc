@@ -55,7 +55,7 @@ double LossWindow::mean() const noexcept {
 
 std::string ProgressDisplay::line(const State& state) {
   std::string out = format("%6.1f s  epoch %.2f", state.seconds, state.epoch);
-  if (state.epochs > 0) out += format(" of %.0f", state.epochs);
+  if (state.epochs > 0) out += format(" of %g", state.epochs);
   return out + "  " + figures(state);
 }
 

@@ -19,6 +19,12 @@ nlohmann::json rounded(double value, double digits) {
   return std::round(value * digits) / digits;
 }
 
+// A whole number as such: 5, not 5.0.
+nlohmann::json count_or_part(double value) {
+  if (value == std::floor(value) && value < 1e15) return static_cast<std::uint64_t>(value);
+  return value;
+}
+
 nlohmann::json milliseconds(double seconds) { return rounded(seconds, 1e3); }
 
 template <class T>
@@ -85,7 +91,7 @@ std::string report_json(const Report& report) {
       {"parameters", report.parameters},
       {"workers", report.workers},
       {"partitions", report.partitions},
-      {"epochs", report.epochs ? nlohmann::json(*report.epochs) : rounded(report.epochs_completed, 1e3)},
+      {"epochs", report.epochs ? count_or_part(*report.epochs) : rounded(report.epochs_completed, 1e3)},
       {"epochs_completed", rounded(report.epochs_completed, 1e3)},
       {"max_seconds", or_null(report.seconds_max)},
       {"batch_size", report.batch_size},

@@ -35,7 +35,7 @@ struct Report {
   std::uint64_t parameters = 0;
   std::uint64_t workers = 0;
   std::uint64_t partitions = 0;
-  std::optional<std::uint64_t> epochs;  // wanted; none if the run ended by time
+  std::optional<double> epochs;  // wanted; none if the run ended by time
   std::optional<double> seconds_max;
   double epochs_completed = 0;
   std::uint64_t batch_size = 0;

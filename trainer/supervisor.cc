@@ -237,7 +237,7 @@ Result<void> Run::evaluate(double at_seconds) {
 ProgressDisplay::State Run::state(double at_seconds) const {
   ProgressDisplay::State out;
   out.epoch = epoch();
-  out.epochs = static_cast<double>(options_.epochs);
+  out.epochs = options_.epochs;
   out.seconds = at_seconds;
   if (options_.epochs > 0) out.done = out.epoch / out.epochs;
   if (options_.seconds_max) out.done = std::max(out.done, at_seconds / *options_.seconds_max);

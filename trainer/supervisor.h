@@ -15,7 +15,7 @@ struct RunOptions {
   std::size_t workers = 1;
   std::size_t partitions = 1;  // fewer than workers: the last workers have nothing to do
   WorkerOptions worker;
-  std::size_t epochs = 0;  // 0 for no end
+  double epochs = 0;  // passes over the data, not always whole; 0 for no end
   std::optional<double> seconds_max;
   std::optional<double> target_accuracy;  // ends the run when it is reached
   std::optional<double> evaluate_every;  // epochs between two looks at the accuracy; without, some are chosen

@@ -45,11 +45,12 @@ TEST_F(SocketTest, ListensOnAFreePortAndSaysWhich) {
   }
 }
 
-// Where nothing listens, the kernel may connect a socket of the ephemeral range to itself: about once in as many
-// tries as the range has ports. A client that held on to that would keep its server from coming back.
+// Where nothing listens, the kernel may connect a socket of the ephemeral range to itself: about once in as
+// many tries as the range has ports. A client that held on to that would keep its server from coming back.
 TEST_F(SocketTest, AClientNeverConnectsToItself) {
   run([](SocketTest& t) -> Task<> {
-    // A free and even port: Linux takes even ports of the range (from 32768 on) for connect, odd ones for bind.
+    // A free and even port: Linux takes even ports of the range (from 32768 on) for connect, odd ones for
+    // bind.
     std::string address;
     for (int port = 40'000; address.empty() && port < 50'000; port += 2) {
       if (auto listener = t.transport_->listen("127.0.0.1:" + std::to_string(port))) {

@@ -57,6 +57,7 @@ def train():
         die("wrong model or options for " + architecture, 2)
     if architecture == "local" and workers != 1:
         die("local is one process", 2)
+    shutil.copy(option("--model") + "/descent.toml", os.path.join(state, "descent-" + architecture))
     if ("--epochs" in words) == ("--max-seconds" in words):
         die("--epochs or --max-seconds", 2)
     if architecture == os.environ.get("FAKE_FAIL"):

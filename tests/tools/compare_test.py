@@ -122,6 +122,12 @@ class Whole(Comparison):
         self.assertEqual([call[:2] for call in calls], [("1", "1")] * 6 + [("1", "2")] * 5 + [("2", "1")] * 6
                          + [("2", "2")] * 5)
 
+    def test_all_have_the_same_optimizer(self):
+        self.compare("--smoke", "--only", "speed")
+        texts = {path.name: path.read_text() for path in self.state.glob("descent-*")}
+        self.assertEqual(len(texts), len(plan.ARCHITECTURES))
+        self.assertEqual(set(texts.values()), {'[optimizer]\nname = "adam"\nlr = 0.001\nbetas = [0.9, 0.95]\n'})
+
     def test_a_fresh_model_for_every_run(self):
         self.compare("--smoke", "--only", "speed")
         calls = [words for words in self.calls("fsctl") if words[0] == "model"]
@@ -282,11 +288,25 @@ class Plans(unittest.TestCase):
 
     def test_quick_fits(self):
         runs = [plan.with_rate(run, {}) for run in plan.runs(plan.quick(1, 50.0))]
-        self.assertLess(planned_s(runs), 12.5 * 60)
+        self.assertLess(planned_s(runs), 13 * 60)
         stages = list(dict.fromkeys((run.section, run.model in plan.SIZES[1:] and run.section != "speed")
                                     for run in runs))
         self.assertEqual([section for section, _ in stages],
                          ["speed", "tune", "accuracy", "tiny", "straggler", "partitions", "accuracy"])
+
+    def test_epochs_to_the_target_are_a_median(self):
+        for mode in (plan.quick(1, 50.0), plan.full(1, 50.0, 3600), plan.full(5, 50.0, 3600)):
+            seeds = {}
+            for run in plan.accuracy(mode, ["mnist"]):
+                seeds.setdefault(run.architecture, []).append(run.seed)
+            for architecture, its_seeds in seeds.items():
+                least = 3 if architecture in ("coprocessor", "local") else 1
+                self.assertEqual(its_seeds, list(range(1, max(mode.seeds, least) + 1)), architecture)
+
+    def test_short_runs_are_repeated(self):
+        runs = list(plan.speed(plan.quick(1, 50.0)))
+        times = {model: sum(run.model == model for run in runs) for model in plan.SIZES}
+        self.assertEqual(times, {"mnist": 66, "higgs": 22, "molecular": 22})
 
     def test_full_is_as_long_as_its_budget(self):
         for hours, seeds in ((6, 3), (3, 3), (1, 1)):
@@ -318,7 +338,7 @@ class Words(unittest.TestCase):
     def test_mnist(self):
         self.assertEqual(self.of("speed", model="mnist", architecture="storage", workers=2, batch=32),
                          "--model /mnt/m --dataset mnist --architecture storage --workers 2 --batch-size 32 --seed 1 "
-                         "--evaluate-every 1000 --report report.json --data /data --max-seconds 1.5 --optimizer adam "
+                         "--evaluate-every 1000 --report report.json --data /data --max-seconds 1.2 --optimizer adam "
                          "--lr 0.001")
 
     def test_made_data(self):

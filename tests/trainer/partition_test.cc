@@ -77,6 +77,22 @@ TEST(BatchPlan, GivesEveryRowOnceAnEpochInANewOrder) {
   EXPECT_TRUE(plan.next().empty());
 }
 
+TEST(BatchPlan, EndsInTheMiddleOfAnEpoch) {
+  BatchPlan part({first(40), first(60)}, 10, 1, 0.45, 1);
+  std::size_t rows = 0;
+  for (auto next = part.next(); !next.empty(); next = part.next()) rows += next.size();
+  EXPECT_EQ(rows, 50u);  // 45, and the push under way goes on to its end
+  EXPECT_TRUE(part.next().empty());
+  BatchPlan more({first(40), first(60)}, 10, 1, 1.5, 1);
+  BatchPlan whole({first(40), first(60)}, 10, 1, 2, 1);
+  for (int k = 0; k < 15; ++k) {
+    const auto expected = whole.next();
+    const auto got = more.next();
+    ASSERT_TRUE(std::ranges::equal(got, expected)) << k;
+  }
+  EXPECT_TRUE(more.next().empty());
+}
+
 TEST(BatchPlan, GroupsBatchesWithinAnEpoch) {
   BatchPlan plan({first(10)}, 2, 3, 1, 1);
   EXPECT_EQ(plan.next().size(), 6u);

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include <thread>
+#include <ctime>
 
 #include "tests/trainer/local_architecture.h"
 #include "trainer/durations.h"
@@ -102,9 +102,11 @@ TEST(Durations, KeepASampleOfMany) {
 
 TEST(Usage, SeesThisProcessAndNoOther) {
   const std::int64_t before_ns = cpu_time_ns(::getpid()).value();
-  const std::int64_t until_ns = real_now_ns() + 300 * kMillisecond_ns;
-  while (real_now_ns() < until_ns) std::this_thread::yield();
-  EXPECT_GE(cpu_time_ns(::getpid()).value(), before_ns + 50 * kMillisecond_ns);
+  const std::clock_t begin =
+      std::clock();  // processor time, not wall time: the machine may be busy with others
+  while (std::clock() - begin < CLOCKS_PER_SEC / 5) {
+  }
+  EXPECT_GE(cpu_time_ns(::getpid()).value(), before_ns + 100 * kMillisecond_ns);
   EXPECT_FALSE(cpu_time_ns(-1));
   EXPECT_FALSE(proportional_bytes(0x7fffffff));
 }

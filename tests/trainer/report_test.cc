@@ -73,6 +73,8 @@ TEST(Report, HasWhatItsReadersNeed) {
 
 TEST(Report, SaysNullForWhatIsNotKnown) {
   Report report = example();
+  report.epochs = 1.5;
+  EXPECT_EQ(nlohmann::json::parse(report_json(report))["epochs"], 1.5);
   report.epochs.reset();
   report.epochs_completed = 2.5;
   report.model_version.reset();

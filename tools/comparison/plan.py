@@ -7,6 +7,7 @@ ARCHITECTURES = DISTRIBUTED + ("local",)  # local is one process, the reference 
 SECTIONS = ("speed", "tune", "accuracy", "tiny", "straggler", "partitions")
 
 OPTIMIZER = "adam"
+BETAS = 0.9, 0.95  # of all: a step that follows a gradient of one update ago has to notice a steeper place sooner
 DEFAULT_RATE = 1e-3
 TARGET_ACCURACY = 0.975  # of MNIST
 TUNE_SEED = 100          # none of the seeds that are reported
@@ -46,7 +47,7 @@ class Run:
     batch: int
     seed: int
     seconds: float | None = None
-    epochs: int | None = None
+    epochs: float | None = None
     rate: float | None = None
     evaluate_every: float = NEVER
     rows: int | None = None       # to train on and to test with, of a data set that is made; MNIST has its own
@@ -71,7 +72,7 @@ class Extent:
     in Run."""
     batch: int
     seconds: float | None = None
-    epochs: int | None = None
+    epochs: float | None = None
     every: float = NEVER
     rows: int = 20000
     test_rows: int = 2000
@@ -79,12 +80,15 @@ class Extent:
 
 @dataclasses.dataclass(frozen=True)
 class Mode:
-    """limit_s: all of it must have ended then; reserve_s: of that, for stopping the cluster and the plots."""
+    """limit_s: all of it must have ended then; reserve_s: of that, for stopping the cluster and the plots.
+    convergence_seeds: runs of the coprocessor and of local to the target, if those are more than seeds: one run says
+    little about epochs."""
     name: str
     seeds: int
+    convergence_seeds: int
     limit_s: float
     reserve_s: float
-    speed: dict            # model -> seconds a run
+    speed: dict            # model -> (seconds a run, runs a seed)
     batches: tuple
     rates: tuple
     tune: dict             # model -> Extent
@@ -100,9 +104,10 @@ class Mode:
 
 def quick(seeds, straggler_ms, limit_s=870):
     """Ends within 15 minutes on two processors."""
-    return Mode("quick", seeds, limit_s, 30, speed={"mnist": 1.5, "higgs": 2, "molecular": 2}, batches=(8, 32),
-                rates=(2.5e-4, 5e-4, 1e-3), tune={"mnist": Extent(32, seconds=5)},
-                accuracy={"mnist": Extent(32, epochs=2, every=0.1), "higgs": Extent(64, seconds=4, every=0.05),
+    return Mode("quick", seeds, 3, limit_s, 30, speed={"mnist": (1.2, 3), "higgs": (2, 1), "molecular": (2, 1)},
+                batches=(8, 32), rates=(2.5e-4, 5e-4, 1e-3), tune={"mnist": Extent(16, seconds=4)},
+                accuracy={"mnist": Extent(16, epochs=1.1, every=0.05),
+                          "higgs": Extent(64, seconds=4, every=0.05),
                           "molecular": Extent(64, seconds=4, every=0.05)},
                 main_model="mnist", straggler_ms=straggler_ms, straggler_s=2, tiny_s=1.5, partitions=(2, 8, 32, 128),
                 partition_architectures=("coprocessor",), partition_epochs=1)
@@ -113,11 +118,11 @@ def full(seeds, straggler_ms, limit_s, scale=1.0):
     def long(seconds):
         return round(seconds * scale, 1)
     rows = 100000
-    return Mode("full", seeds, limit_s, 120, speed={model: long(10) for model in SIZES}, batches=(8, 32),
+    return Mode("full", seeds, 3, limit_s, 120, speed={model: (long(10), 1) for model in SIZES}, batches=(8, 32),
                 rates=(1.25e-4, 2.5e-4, 5e-4, 1e-3, 2e-3),
-                tune={"mnist": Extent(32, epochs=1), "higgs": Extent(64, seconds=long(40), rows=rows),
+                tune={"mnist": Extent(16, epochs=0.5), "higgs": Extent(64, seconds=long(40), rows=rows),
                       "molecular": Extent(64, seconds=long(40), rows=rows)},
-                accuracy={"mnist": Extent(32, epochs=3, every=0.1),
+                accuracy={"mnist": Extent(16, epochs=2, every=0.05),
                           "higgs": Extent(64, seconds=long(180), every=0.1, rows=rows),
                           "molecular": Extent(64, seconds=long(180), every=0.1, rows=rows)},
                 main_model="mnist", straggler_ms=straggler_ms, straggler_s=long(15), tiny_s=long(10),
@@ -126,7 +131,7 @@ def full(seeds, straggler_ms, limit_s, scale=1.0):
 
 def smoke(seeds, straggler_ms, limit_s=600):
     """Says only whether everything works."""
-    return Mode("smoke", seeds, limit_s, 5, speed={"tiny": 1}, batches=(8,), rates=(1e-3, 2e-3),
+    return Mode("smoke", seeds, 1, limit_s, 5, speed={"tiny": (1, 1)}, batches=(8,), rates=(1e-3, 2e-3),
                 tune={"tiny": Extent(128, seconds=1)}, accuracy={"tiny": Extent(128, seconds=1, every=0.5)},
                 main_model="tiny", straggler_ms=straggler_ms, straggler_s=1, tiny_s=1, partitions=(2, 4),
                 partition_architectures=("coprocessor",), partition_epochs=1)
@@ -147,8 +152,11 @@ def made_rows(model, rows, test_rows):
 
 
 def speed(mode):
-    for seed in range(1, mode.seeds + 1):
-        for model, seconds in mode.speed.items():
+    repetitions = max(times for _, times in mode.speed.values())
+    for seed in range(1, mode.seeds * repetitions + 1):
+        for model, (seconds, times) in mode.speed.items():
+            if seed > mode.seeds * times:
+                continue
             for batch in mode.batches:
                 for workers in (1, 2):
                     for architecture in in_turn(ARCHITECTURES if workers == 1 else DISTRIBUTED, seed - 1):
@@ -166,10 +174,13 @@ def tune(mode):
 
 
 def accuracy(mode, models):
-    for seed in range(1, mode.seeds + 1):
+    for seed in range(1, max(mode.seeds, mode.convergence_seeds) + 1):
+        architectures = ARCHITECTURES if seed <= mode.seeds else ("coprocessor", "local")
         for model in models:
             extent = mode.accuracy[model]
-            for architecture in in_turn(ARCHITECTURES, seed - 1):
+            if seed > mode.seeds and extent.epochs is None:
+                continue  # it has no target
+            for architecture in in_turn(architectures, seed - 1):
                 yield Run("accuracy", model, architecture, workers_of(architecture, 2), extent.batch, seed,
                           extent.seconds, extent.epochs, None, extent.every,
                           **made_rows(model, extent.rows, extent.test_rows))

@@ -209,7 +209,7 @@ def heading(results):
     seeds = results["settings"]["seeds"]
     return (f"{machine['processor']}, {machine['processors']} processors, {machine['memory_gib']} GiB, Linux "
             f"{machine['kernel']}, {machine['date']}; tools/compare --{results['settings']['mode']}, "
-            f"{seeds} {'run' if seeds == 1 else 'runs'} each, medians.")
+            f"{seeds} {'run' if seeds == 1 else 'runs'} each, more where they are short, medians.")
 
 
 def text(results):

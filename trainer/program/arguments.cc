@@ -67,8 +67,10 @@ void add_data_options(CLI::App& app, Arguments& arguments) {
 void add_training_options(CLI::App& app, Arguments& arguments) {
   app.add_option("--workers", arguments.workers, "worker processes")->check(counts(kWorkersMax));
   app.add_option("--batch-size", arguments.batch_size, "samples in a batch")->check(counts(kBatchMax));
-  CLI::Option* epochs =
-      app.add_option("--epochs", arguments.epochs, "passes over the data")->check(counts(kCountMax));
+  CLI::Option* epochs = app.add_option("--epochs", arguments.epochs,
+                                       "passes over the data; 1.5 ends in the middle of the second")
+                            ->check(CLI::Range(1e-6, static_cast<double>(kCountMax)).description(""))
+                            ->type_name("E");
   app.add_option("--max-seconds", arguments.seconds_max, "train for so long instead")
       ->check(CLI::PositiveNumber)
       ->type_name("S")
@@ -130,6 +132,7 @@ std::string find_fault(const Arguments& arguments) {
     return "--data is required for " + arguments.dataset.name;
   }
   if (arguments.report.empty()) return "--report is required";
+  if (!std::isfinite(arguments.epochs)) return "--epochs must be a number";
   if (arguments.epochs == 0 && arguments.seconds_max == 0) return "--epochs or --max-seconds is needed";
   return "";
 }

@@ -23,7 +23,7 @@ struct Arguments {
   std::size_t workers = 0;
   std::size_t partitions = 0;  // 0: as many as workers
   std::size_t batch_size = 0;
-  std::size_t epochs = 0;
+  double epochs = 0;
   double seconds_max = 0;
   double target_accuracy = 0;
   double evaluate_every = 0;  // 0: the supervisor's choice
