@@ -9,6 +9,7 @@
 
 #include "fs/base/check.h"
 #include "fs/base/clock.h"
+#include "fs/base/subnormals.h"
 
 namespace gradfs::trainer {
 namespace {
@@ -95,6 +96,7 @@ Result<StepReport> Worker::push() {
 }
 
 int run_worker(Worker& worker, const RunControl& control, RecordWriter& records) {
+  const FlushSubnormals flush;  // activations that fade would cost more than all others
   records.write(Record{.kind = RecordKind::kReady, .pid = ::getpid()});
   while (!control.go.load(std::memory_order_acquire) && !control.stop.load(std::memory_order_relaxed)) {
     ::usleep(kGoPoll_us);

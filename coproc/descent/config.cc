@@ -99,7 +99,7 @@ Result<Optimizer> parse_name(const toml::table& table) {
 }
 
 Result<DescentConfig> parse_optimizer(const toml::table& table) {
-  GRADFS_TRYV(check_keys(table, "optimizer.", "name lr betas eps weight_decay momentum dampening"));
+  GRADFS_TRYV(check_keys(table, "optimizer.", "name lr betas eps weight_decay momentum dampening profile"));
   GRADFS_TRY(const Optimizer optimizer, parse_name(table));
   DescentConfig config = default_config(optimizer);
   for (const auto& [key, node] : table) {
@@ -124,6 +124,12 @@ Result<DescentConfig> parse_optimizer(const toml::table& table) {
       }
     } else if (key == "eps") {
       GRADFS_TRY(config.eps, number(node, name, kEpsilon));
+    } else if (key == "profile") {
+      const auto text = node.value_exact<std::string>();
+      if (text != "fast" && text != "torch1-fma") {
+        return invalid_at(node, name + " is " + shown(node) + "; it must be \"fast\" or \"torch1-fma\"");
+      }
+      config.flushes_subnormals = text == "fast";
     } else if (key == "betas") {
       GRADFS_TRYV(parse_betas(node, config));
     }
@@ -314,6 +320,7 @@ std::string render_config(const DescentConfig& config) {
   out += line(
       "weight_decay", render(config.weight_decay),
       config.optimizer == Optimizer::kAdamw ? "decoupled from the gradient" : "L2: added to the gradient");
+  if (!config.flushes_subnormals) out += line("profile", "\"torch1-fma\"", "subnormal numbers are kept");
   for (const DescentGroup& group : config.groups) {
     out += "\n[[group]]\nmatch = " + render(group.match) + "\n";
     if (group.weight_decay) out += "weight_decay = " + render(*group.weight_decay) + "\n";

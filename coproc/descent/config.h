@@ -1,6 +1,6 @@
 // descent.toml: optimizer, hyperparameters, groups and policy of a model directory.
 //
-//   [optimizer]  name lr betas eps weight_decay momentum dampening
+//   [optimizer]  name lr betas eps weight_decay momentum dampening profile
 //   [[group]]    match weight_decay lr_scale frozen
 //   [policy]     mode ack
 //
@@ -45,6 +45,9 @@ struct DescentConfig {
   double beta1 = 0.9;
   double beta2 = 0.999;
   double eps = 1e-8;
+  // profile "fast": subnormal numbers count as zero (fs/base/subnormals.h); all others have the bits of
+  // "torch1-fma", which keeps them as torch does.
+  bool flushes_subnormals = true;
   Ack ack = Ack::kApplied;
   std::vector<DescentGroup> groups;
 

@@ -18,6 +18,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -57,6 +58,9 @@ struct EngineFiles {
   UniqueFd control;    // O_RDWR; made by format_control
 };
 
+// More of them at once gain little, and the first would wait for the last.
+inline constexpr std::size_t kGradientsAtOnce = 8;
+
 // Where a test may kill the process.
 enum class FaultPoint : std::uint8_t {
   kStripeBegin,
@@ -92,6 +96,12 @@ class Engine {
   // One step of the configured optimizer. Tensors that the gradient lacks, and frozen ones, are left
   // untouched: no decay, no step. config.optimizer must be optimizer().
   Result<void> apply_gradient(Sequence number, const DescentConfig& config, const Gradient& gradient);
+  // The numbers first, first + 1, ... , a gradient each, in one pass over the model: a stripe takes them all,
+  // in order, while it is in the cache. The bits are those of one after the other, and so is what a crash
+  // leaves: a successor may group them in another way. At most kGradientsAtOnce. On kIo any of them may be
+  // the one.
+  Result<void> apply_gradients(Sequence first, const DescentConfig& config,
+                               std::span<const Gradient* const> gradients);
   // Overwrites all parameters (version + 1; optimizer state stays), or all optimizer state and steps.
   Result<void> apply_assign(Sequence number, const Assignment& assignment);
   // A configuration from this number on. Where config.optimizer equals optimizer(), this only moves the
@@ -133,6 +143,7 @@ class Engine {
   [[nodiscard]] std::uint64_t* steps_after(Sequence number) const;
   [[nodiscard]] Outcome unchanged() const;
   void finish(Sequence number, const Outcome& outcome);
+  [[nodiscard]] Result<void> check_gradient(const DescentConfig& config, const Gradient& gradient) const;
   void mirror_steps() const;
   void hit(FaultPoint point) const {
     if (hook_) hook_(point);

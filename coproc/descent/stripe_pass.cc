@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
 #include "fs/base/sigbus.h"
+#include "fs/base/subnormals.h"
 
 namespace gradfs {
 namespace {
@@ -15,19 +17,32 @@ constexpr std::size_t kBlock = 32;  // neighbouring stripes that a thread takes 
 Result<void> Engine::Pass::run(const std::vector<std::uint32_t>& stripes) {
   const auto slots = std::min<std::size_t>(engine_.pool_.threads(), engine_.header().slot_count);
   engine_.pool_.parallel_for(slots, [&](std::size_t slot, std::size_t) {
-    // Only compute() reads the input, and it changes nothing but the empty slot: it may be left anywhere.
-    const bool readable =
-        run_guarded(input_.bytes(), [&] { serve(static_cast<std::uint32_t>(slot), stripes); });
-    if (!readable) unreadable_.store(true);
+    std::optional<FlushSubnormals> flush;  // outside of the guards: what they leave has no destructors
+    if (update_.flushes_subnormals()) flush.emplace();
+    if (!serve_guarded(inputs_, static_cast<std::uint32_t>(slot), stripes)) unreadable_.store(true);
   });
   if (unreadable_.load()) return Error(Errc::kIo, "the landed file became shorter while it was applied");
   return ok();
 }
 
+// Only compute() reads the input, and it changes nothing but the empty slot: it may be left anywhere.
+bool Engine::Pass::serve_guarded(std::span<const Mapping* const> unguarded, std::uint32_t slot,
+                                 const std::vector<std::uint32_t>& stripes) {
+  if (unguarded.empty()) {
+    serve(slot, stripes);
+    return true;
+  }
+  bool inner = false;
+  const bool outer = run_guarded(unguarded.front()->bytes(),
+                                 [&] { inner = serve_guarded(unguarded.subspan(1), slot, stripes); });
+  return outer && inner;
+}
+
 void Engine::Pass::serve(std::uint32_t slot, const std::vector<std::uint32_t>& stripes) {
   SlotHeader& header = engine_.slot_header(slot);
   header.arrays = update_.arrays();
-  header.first = header.last = number_.value;
+  header.first = first_.value;
+  header.last = last_.value;
   float* fresh[kArrays];
   for (std::uint32_t i = 0; i < kArrays; ++i) fresh[i] = engine_.slot_array(slot, i);
   for (;;) {
@@ -42,18 +57,19 @@ void Engine::Pass::serve(std::uint32_t slot, const std::vector<std::uint32_t>& s
 void Engine::Pass::take(std::uint32_t slot, SlotHeader& header, float* const* fresh,
                         std::uint32_t index) const {
   std::uint64_t& stripe_number = engine_.number_of(index);
-  if (load_acquire(stripe_number) >= number_.value) return;
+  const Sequence taken{load_acquire(stripe_number)};
+  if (taken >= last_) return;
   engine_.hit(FaultPoint::kStripeBegin);
   const Stripe& stripe = engine_.layout_->stripes()[index];
   const StripeArrays arrays = engine_.arrays_of(index);
   header.stripe = index;
-  update_.compute(slot, stripe, arrays.array, fresh);
+  if (!update_.compute(slot, stripe, taken, arrays.array, fresh)) return;
   engine_.hit(FaultPoint::kComputed);
   store_in_order(header.state, static_cast<std::uint32_t>(SlotState::kFull));
   engine_.hit(FaultPoint::kFull);
   place(arrays, fresh, stripe.count);
   engine_.hit(FaultPoint::kInPlace);
-  store_in_order(stripe_number, number_.value);
+  store_in_order(stripe_number, last_.value);
   engine_.hit(FaultPoint::kNumbered);
   store_in_order(header.state, static_cast<std::uint32_t>(SlotState::kEmpty));
   engine_.hit(FaultPoint::kEmptied);

@@ -1,4 +1,5 @@
-// One pass of a number over stripes: the crash-safe part of the engine, private to it.
+// One pass of a number, or of several in a row, over stripes: the crash-safe part of the engine, private to
+// it.
 #pragma once
 
 #include <atomic>
@@ -33,14 +34,17 @@ struct Engine::Outcome {
   std::vector<std::uint64_t> steps;
 };
 
-// How a number changes a stripe.
+// How one number, or several in a row, change a stripe.
 class StripeUpdate {
  public:
   // A bit for each array that gets new values.
   [[nodiscard]] virtual std::uint32_t arrays() const = 0;
-  // Writes all of a stripe's new values to `fresh`. May be left at any access to the input as by longjmp.
-  virtual void compute(std::uint32_t slot, const Stripe& stripe, const float* const* now,
-                       float* const* fresh) const = 0;
+  // Whether its arithmetic takes subnormal numbers as zero.
+  [[nodiscard]] virtual bool flushes_subnormals() const = 0;
+  // Writes all of a stripe's new values to `fresh`; false if they are what they were. taken: the last number
+  // that the stripe has. May be left at any access to the input as by longjmp.
+  [[nodiscard]] virtual bool compute(std::uint32_t slot, const Stripe& stripe, Sequence taken,
+                                     const float* const* now, float* const* fresh) const = 0;
 
  protected:
   ~StripeUpdate() = default;
@@ -48,20 +52,25 @@ class StripeUpdate {
 
 class Engine::Pass {
  public:
-  Pass(const Engine& engine, Sequence number, const Mapping& input, const StripeUpdate& update)
-      : engine_(engine), number_(number), input_(input), update_(update) {}
+  // inputs: the landed files that the update reads.
+  Pass(const Engine& engine, Sequence first, Sequence last, std::span<const Mapping* const> inputs,
+       const StripeUpdate& update)
+      : engine_(engine), first_(first), last_(last), inputs_(inputs), update_(update) {}
 
-  // All given stripes that have not taken the number, on the engine's pool.
+  // All given stripes that have not taken the last number, on the engine's pool.
   Result<void> run(const std::vector<std::uint32_t>& stripes);
 
  private:
+  [[nodiscard]] bool serve_guarded(std::span<const Mapping* const> unguarded, std::uint32_t slot,
+                                   const std::vector<std::uint32_t>& stripes);
   void serve(std::uint32_t slot, const std::vector<std::uint32_t>& stripes);
   void take(std::uint32_t slot, SlotHeader& header, float* const* fresh, std::uint32_t stripe) const;
   void place(const StripeArrays& arrays, const float* const* fresh, std::uint32_t count) const;
 
   const Engine& engine_;
-  const Sequence number_;
-  const Mapping& input_;
+  const Sequence first_;
+  const Sequence last_;
+  const std::span<const Mapping* const> inputs_;
   const StripeUpdate& update_;
   std::atomic<std::size_t> next_block_{0};
   std::atomic<bool> unreadable_{false};

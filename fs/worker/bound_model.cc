@@ -88,6 +88,37 @@ Result<void> BoundModel::apply_input(Number& number) {
   return engine_->apply_config(number.sequence, change.config, std::move(change.optimizer_file));
 }
 
+Result<void> BoundModel::apply_inputs(std::span<const std::shared_ptr<Number>> numbers) {
+  if (numbers.size() == 1) return apply_input(*numbers.front());
+  std::vector<const Gradient*> gradients;
+  for (const auto& number : numbers) gradients.push_back(&std::get<Gradient>(*number->input));
+  return engine_->apply_gradients(numbers.front()->sequence, applied_config_, gradients);
+}
+
+std::size_t BoundModel::together() const {
+  std::size_t count = 0;
+  for (const auto& number : queue_) {
+    if (count == kGradientsAtOnce || !number->input || !std::holds_alternative<Gradient>(*number->input))
+      break;
+    ++count;
+  }
+  return std::max<std::size_t>(count, 1);
+}
+
+// The first numbers of the queue, all of which have inputs, at once.
+Task<Result<void>> BoundModel::apply_first(std::size_t count) {
+  const std::vector<std::shared_ptr<Number>> numbers(queue_.begin(),
+                                                     queue_.begin() + static_cast<std::ptrdiff_t>(count));
+  for (const auto& number : numbers) number->phase = Number::Phase::kApplying;
+  Result<void> result = ok();
+  if (is_small()) {
+    result = apply_inputs(numbers);
+  } else {
+    co_await applier_.run([&] { result = apply_inputs(numbers); });
+  }
+  co_return result;
+}
+
 Task<> BoundModel::apply_loop() {
   while (!stopping_ && !failed_) {
     if (queue_.empty()) {
@@ -95,35 +126,33 @@ Task<> BoundModel::apply_loop() {
       continue;
     }
     (void)GRADFS_FAULT("worker.apply.begin");
-    const std::shared_ptr<Number> number = queue_.front();
-    number->phase = Number::Phase::kApplying;
+    std::size_t count = together();
     Result<void> result = ok();
-    if (number->input) {
-      if (is_small()) {
-        result = apply_input(*number);
-      } else {
-        co_await applier_.run([&] { result = apply_input(*number); });
-      }
-    } else {
-      co_await refuse_committed(*number);
-      if (stopping_) break;
-      result = number->outcome;  // refused, or its bytes could not be read back after a restart
+    if (count > 1) {
+      (void)GRADFS_FAULT("worker.apply.together");
+      result = co_await apply_first(count);
+      // One of them cannot be read to its end: one by one, to find out which.
+      if (!result) count = 1;
     }
-    if (!result && engine_->watermark() < number->sequence) {
-      const Result<void> voided = engine_->apply_void(number->sequence);
-      if (!voided) {
-        failed_ = Error(Errc::kIo,
-                        "number " + std::to_string(number->sequence.value) + ": " + result.error().message());
-        spdlog::error("{}: the binding has stopped at {}", state_.path(), failed_->message());
+    if (count == 1) {
+      const std::shared_ptr<Number> number = queue_.front();
+      if (number->input) {
+        result = co_await apply_first(1);
       } else {
-        spdlog::warn("{}: number {} is void: {}", state_.path(), number->sequence.value,
-                     result.error().message());
+        number->phase = Number::Phase::kApplying;
+        co_await refuse_committed(*number);
+        if (stopping_) break;
+        result = number->outcome;  // refused, or its bytes could not be read back after a restart
       }
+      if (!result) make_void(*number, result.error());
     }
     (void)GRADFS_FAULT("worker.apply.done");
-    queue_.pop_front();
-    number->outcome = std::move(result);
-    number_applied(*number);
+    for (; count > 0; --count) {
+      const std::shared_ptr<Number> number = queue_.front();
+      queue_.pop_front();
+      number->outcome = result;
+      number_applied(*number);
+    }
   }
   for (const auto& number : queue_) {
     number->outcome = failed_ ? *failed_ : Error(Errc::kUnavailable, "the worker is ending");
@@ -131,6 +160,18 @@ Task<> BoundModel::apply_loop() {
     number->changed.notify_all();
   }
   applied_changed_.notify_all();
+}
+
+// A number that cannot be applied, because of `why`.
+void BoundModel::make_void(const Number& number, const Error& why) {
+  if (engine_->watermark() >= number.sequence) return;
+  const Result<void> voided = engine_->apply_void(number.sequence);
+  if (!voided) {
+    failed_ = Error(Errc::kIo, "number " + std::to_string(number.sequence.value) + ": " + why.message());
+    spdlog::error("{}: the binding has stopped at {}", state_.path(), failed_->message());
+  } else {
+    spdlog::warn("{}: number {} is void: {}", state_.path(), number.sequence.value, why.message());
+  }
 }
 
 void BoundModel::number_applied(Number& number) {

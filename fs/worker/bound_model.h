@@ -17,6 +17,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <tuple>
 #include <variant>
@@ -103,8 +104,13 @@ class BoundModel {
   // bound_model.cc
   Result<void> open_engine();
   Task<> apply_loop();
+  // How many of the first numbers one pass over the model may take: gradients in a row, or 1.
+  [[nodiscard]] std::size_t together() const;
+  Task<Result<void>> apply_first(std::size_t count);
+  void make_void(const Number& number, const Error& why);
   Task<> retire_loop();
   Result<void> apply_input(Number& number);
+  Result<void> apply_inputs(std::span<const std::shared_ptr<Number>> numbers);
   void number_applied(Number& number);
   Task<Result<void>> wait_applied(Sequence sequence);
 

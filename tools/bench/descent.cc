@@ -1,4 +1,5 @@
-// gradfs-bench descent: an update with crash safety, beside a pass over the same memory without arithmetic.
+// gradfs-bench descent: an update with crash safety, beside a pass over the same memory without arithmetic,
+// and beside the same kernel that writes in place; eight gradients in one pass, beside eight passes.
 //
 // The reference reads parameters, state and gradient and writes parameters and state back in place, with the
 // same threads over the same maps: no update can move fewer bytes.
@@ -16,6 +17,7 @@
 
 #include "coproc/descent/engine.h"
 #include "coproc/descent/gradient.h"
+#include "coproc/descent/kernels.h"
 #include "coproc/descent/layout.h"
 #include "fs/base/clock.h"
 #include "fs/base/fd.h"
@@ -28,6 +30,7 @@ namespace gradfs::bench {
 namespace {
 
 constexpr double kAim = 0.9;
+constexpr double kSafetyAim = 0.9;  // crash safety costs at most a tenth of the kernel's rate
 constexpr double kMillisecond_s = 1e-3;
 constexpr double kGiga = 1e9;
 constexpr std::uint64_t kTmpfsBytes = 1ULL << 30;
@@ -37,7 +40,19 @@ struct Model {
   std::vector<std::uint64_t> layers;
   int rounds;
   int quick_rounds;
+  bool queues;  // whether it is measured with several gradients, too
 };
+
+double together_aim(Optimizer optimizer) {
+  switch (optimizer) {
+    case Optimizer::kSgd:
+      return 1.8;
+    case Optimizer::kAdam:
+      return 1.6;
+    default:
+      return 2.4;
+  }
+}
 
 std::vector<TensorEntry> tensors_of(const Model& model) {
   std::vector<TensorEntry> out;
@@ -88,25 +103,52 @@ class DescentBench {
     GRADFS_TRY(out->model_, Mapping::map(files.model, layout.file_bytes(), true));
     GRADFS_TRY(out->states_, Mapping::map(files.optimizer, states.file_bytes(), true));
     GRADFS_TRY(out->engine_, Engine::open(std::move(files), out->pool_));
-    GRADFS_TRY(const UniqueFd gradient, out->make_values(directory + "/gradient", header, tensors, 0.001F));
-    GRADFS_TRY(Gradient opened, open_gradient(out->engine_->layout(), gradient, out->pool_));
-    out->gradient_ = std::make_unique<Gradient>(std::move(opened));
+    for (std::size_t i = 0; i < (model.queues ? kGradientsAtOnce : 1); ++i) {
+      GRADFS_TRY(const UniqueFd gradient,
+                 out->make_values(directory + "/gradient" + std::to_string(i), header, tensors, 0.001F));
+      GRADFS_TRY(Gradient opened, open_gradient(out->engine_->layout(), gradient, out->pool_));
+      out->gradients_.push_back(std::make_unique<Gradient>(std::move(opened)));
+      out->queue_.push_back(out->gradients_.back().get());
+    }
     return out;
   }
 
   Result<void> run(int rounds) {
     for (int round = -3; round < rounds; ++round) {  // three to warm up
-      for (std::size_t i = 0; i < 2; ++i) {
+      for (std::size_t i = 0; i < 3; ++i) {
         GRADFS_TRYV(check_interrupted());
-        const bool reference = turn(static_cast<std::size_t>(round + 3), i, 2) == 1;
+        const std::size_t who = turn(static_cast<std::size_t>(round + 3), i, 3);
         const double begin = now_s();
-        if (reference) {
+        if (who == 0) {
+          GRADFS_TRYV(engine_->apply_gradient(next(), config_, *queue_.front()));
+        } else if (who == 1) {
           run_reference();
         } else {
-          GRADFS_TRYV(engine_->apply_gradient(Sequence(engine_->watermark().value + 1), config_, *gradient_));
+          run_in_place();
         }
         const double seconds = now_s() - begin;
-        if (round >= 0) (reference ? reference_s_ : engine_s_).push_back(seconds);
+        if (round >= 0) (who == 0 ? engine_s_ : who == 1 ? reference_s_ : in_place_s_).push_back(seconds);
+      }
+    }
+    return ok();
+  }
+
+  // All of the queue, in one pass and one after the other.
+  Result<void> run_queue(int rounds) {
+    for (int round = -2; round < rounds; ++round) {
+      for (std::size_t i = 0; i < 2; ++i) {
+        GRADFS_TRYV(check_interrupted());
+        const bool together = turn(static_cast<std::size_t>(round + 2), i, 2) == 0;
+        const double begin = now_s();
+        if (together) {
+          GRADFS_TRYV(engine_->apply_gradients(next(), config_, queue_));
+        } else {
+          for (const Gradient* gradient : queue_) {
+            GRADFS_TRYV(engine_->apply_gradient(next(), config_, *gradient));
+          }
+        }
+        const double seconds = now_s() - begin;
+        if (round >= 0) (together ? together_s_ : one_by_one_s_).push_back(seconds);
       }
     }
     return ok();
@@ -114,10 +156,9 @@ class DescentBench {
 
   [[nodiscard]] Row row(const Model& model) const {
     Row out;
-    out.name = std::string(to_text(config_.optimizer)) + ", " + model.name;
+    out.name = name_of(model);
     out.unit = "GB/s";
-    const auto states = static_cast<double>(engine_->optimizer_layout().state_count());
-    const double bytes = (12 + 8 * states) * static_cast<double>(engine_->layout().parameters());
+    const double bytes = bytes_of_a_pass();
     out.gradfs = bytes / median(engine_s_) / kGiga;
     out.reference_name = "read-modify-write";
     out.reference = bytes / median(reference_s_) / kGiga;
@@ -129,7 +170,43 @@ class DescentBench {
     return out;
   }
 
+  [[nodiscard]] Row safety_row(const Model& model) const {
+    Row out;
+    out.name = name_of(model) + ", crash safety";
+    out.unit = "GB/s";
+    out.gradfs = bytes_of_a_pass() / median(engine_s_) / kGiga;
+    out.reference_name = "the kernel in place";
+    out.reference = bytes_of_a_pass() / median(in_place_s_) / kGiga;
+    out.ratio = paired_ratio(in_place_s_, engine_s_);
+    out.repetitions = engine_s_.size();
+    out.aim = Aim{kSafetyAim, true};
+    return out;
+  }
+
+  [[nodiscard]] Row queue_row(const Model& model) const {
+    Row out;
+    const auto gradients = static_cast<double>(queue_.size());
+    out.name = name_of(model) + ", " + std::to_string(queue_.size()) + " gradients in one pass";
+    out.unit = "gradients/s";
+    out.gradfs = gradients / median(together_s_);
+    out.reference_name = "one by one";
+    out.reference = gradients / median(one_by_one_s_);
+    out.ratio = paired_ratio(one_by_one_s_, together_s_);
+    out.repetitions = together_s_.size();
+    out.aim = Aim{together_aim(config_.optimizer), true};
+    return out;
+  }
+
  private:
+  [[nodiscard]] Sequence next() const { return Sequence(engine_->watermark().value + 1); }
+  [[nodiscard]] std::string name_of(const Model& model) const {
+    return std::string(to_text(config_.optimizer)) + ", " + model.name;
+  }
+  [[nodiscard]] double bytes_of_a_pass() const {
+    const auto states = static_cast<double>(engine_->optimizer_layout().state_count());
+    return (12 + 8 * states) * static_cast<double>(engine_->layout().parameters());
+  }
+
   explicit DescentBench(Optimizer optimizer)
       : pool_(std::max(1U, std::thread::hardware_concurrency())), config_(default_config(optimizer)) {}
 
@@ -156,22 +233,44 @@ class DescentBench {
     return fd;
   }
 
-  void run_reference() {
-    const ModelLayout& layout = engine_->layout();
+  // A stripe as a rule gets it, over the bench's own maps.
+  [[nodiscard]] gradfs_span span_of(const Stripe& stripe) const {
     const OptimizerLayout& states = engine_->optimizer_layout();
-    const std::uint64_t nothing = layout.stripes().empty() ? 1 : 0;
-    pool_.parallel_for(layout.stripes().size(), [&](std::size_t index, std::size_t) {
-      const Stripe& stripe = layout.stripes()[index];
-      const auto at = [&](const Mapping& mapping, std::uint64_t offset) {
-        return reinterpret_cast<float*>(mapping.data() + offset) + stripe.first;
-      };
-      const auto* gradient = reinterpret_cast<const float*>(gradient_->data(stripe.tensor)) + stripe.first;
-      float* param = at(model_, layout.tensors()[stripe.tensor].file_offset);
-      float* state0 = states.state_count() > 0 ? at(states_, states.state_offset(stripe.tensor, 0)) : nullptr;
-      float* state1 = states.state_count() > 1 ? at(states_, states.state_offset(stripe.tensor, 1)) : nullptr;
-      if (states.state_count() == 0) touch_streams<0>(param, state0, state1, gradient, stripe.count, nothing);
-      if (states.state_count() == 1) touch_streams<1>(param, state0, state1, gradient, stripe.count, nothing);
-      if (states.state_count() == 2) touch_streams<2>(param, state0, state1, gradient, stripe.count, nothing);
+    const auto at = [&](const Mapping& mapping, std::uint64_t offset) {
+      return reinterpret_cast<float*>(mapping.data() + offset) + stripe.first;
+    };
+    gradfs_span out{};
+    out.size = sizeof out;
+    out.n = stripe.count;
+    out.param = at(model_, engine_->layout().tensors()[stripe.tensor].file_offset);
+    out.grad = reinterpret_cast<const float*>(queue_.front()->data(stripe.tensor)) + stripe.first;
+    for (std::uint32_t i = 0; i < states.state_count(); ++i) {
+      out.state[i] = at(states_, states.state_offset(stripe.tensor, i));
+    }
+    return out;
+  }
+
+  void run_reference() {
+    const std::vector<Stripe>& stripes = engine_->layout().stripes();
+    const std::uint32_t states = engine_->optimizer_layout().state_count();
+    const std::uint64_t nothing = stripes.empty() ? 1 : 0;
+    pool_.parallel_for(stripes.size(), [&](std::size_t index, std::size_t) {
+      const gradfs_span s = span_of(stripes[index]);
+      if (states == 0) touch_streams<0>(s.param, s.state[0], s.state[1], s.grad, s.n, nothing);
+      if (states == 1) touch_streams<1>(s.param, s.state[0], s.state[1], s.grad, s.n, nothing);
+      if (states == 2) touch_streams<2>(s.param, s.state[0], s.state[1], s.grad, s.n, nothing);
+    });
+  }
+
+  // The rule as it stands, straight onto the model: a kill in the middle would lose it.
+  void run_in_place() {
+    const std::vector<Stripe>& stripes = engine_->layout().stripes();
+    const gradfs_rule& rule = builtin_rule(config_.optimizer);
+    const DescentConfig::ForTensor own = config_.for_tensor("");
+    const gradfs_hyper hyper = hyper_of(config_, own, 1000, 1.0F);
+    pool_.parallel_for(stripes.size(), [&](std::size_t index, std::size_t) {
+      const gradfs_span span = span_of(stripes[index]);
+      rule.apply(&span, &hyper);
     });
   }
 
@@ -179,18 +278,22 @@ class DescentBench {
   SeededRandom random_{1};
   DescentConfig config_;
   std::unique_ptr<Engine> engine_;
-  std::unique_ptr<Gradient> gradient_;
-  Mapping model_;  // the reference's maps of the engine's files
+  std::vector<std::unique_ptr<Gradient>> gradients_;
+  std::vector<const Gradient*> queue_;
+  Mapping model_;  // the references' maps of the engine's files
   Mapping states_;
   std::vector<double> engine_s_;
   std::vector<double> reference_s_;
+  std::vector<double> in_place_s_;
+  std::vector<double> together_s_;
+  std::vector<double> one_by_one_s_;
 };
 
 }  // namespace
 
 Result<Report> bench_descent(const Options& options) {
-  const std::array models = {Model{"1.86M", {784, 1024, 1024, 10}, 201, 25},
-                             Model{"14.3M", {2871, 2048, 2048, 2048, 15}, 51, 15}};
+  const std::array models = {Model{"1.86M", {784, 1024, 1024, 10}, 201, 25, false},
+                             Model{"14.3M", {2871, 2048, 2048, 2048, 15}, 51, 15, true}};
   Report report;
   report.bench = "descent";
   for (const Model& model : models) {
@@ -200,6 +303,10 @@ Result<Report> bench_descent(const Options& options) {
       GRADFS_TRY(const auto bench, DescentBench::make(tmpfs.path(), model, optimizer));
       GRADFS_TRYV(bench->run(options.quick ? model.quick_rounds : model.rounds));
       report.rows.push_back(bench->row(model));
+      report.rows.push_back(bench->safety_row(model));
+      if (!model.queues) continue;
+      GRADFS_TRYV(bench->run_queue((options.quick ? model.quick_rounds : model.rounds) / 3));
+      report.rows.push_back(bench->queue_row(model));
     }
   }
   report.notes.push_back(

@@ -3,11 +3,13 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "coproc/descent/kernels.h"
 #include "coproc/descent/layout.h"
 #include "fs/base/check.h"
+#include "fs/base/subnormals.h"
 
 namespace gradfs::trainer {
 namespace {
@@ -99,6 +101,8 @@ void Updater::apply(std::span<float> parameters, std::span<const float* const> g
   }
   const Kernel kernel = kernel_of(kernels(), config_.optimizer);
   const auto take = [&](std::size_t block, std::size_t thread) {
+    std::optional<FlushSubnormals> flush;
+    if (config_.flushes_subnormals) flush.emplace();
     const std::size_t end = std::min(stripes_.size(), (block + 1) * kStripesAtOnce);
     for (std::size_t i = block * kStripesAtOnce; i < end; ++i) {
       const Stripe& stripe = stripes_[i];

@@ -27,6 +27,7 @@ lr = 1
 betas = [0.8, 0.99]
 eps = 1e-6
 weight_decay = 0.1
+profile = "torch1-fma"
 [[group]]
 match = "*.bias"
 weight_decay = 0.0
@@ -46,6 +47,8 @@ ack = "committed"
   EXPECT_EQ(c.beta2, 0.99);
   EXPECT_EQ(c.eps, 1e-6);
   EXPECT_EQ(c.ack, Ack::kCommitted);
+  EXPECT_FALSE(c.flushes_subnormals);
+  EXPECT_TRUE(parse_config("[optimizer]\nprofile = \"fast\"\n").value().flushes_subnormals);
   EXPECT_EQ(c.for_tensor("fc2.weight").weight_decay, 0.1);
   EXPECT_FALSE(c.for_tensor("fc2.weight").frozen);
   EXPECT_EQ(c.for_tensor("fc1.bias").weight_decay, 0.0);
@@ -64,6 +67,9 @@ TEST(Config, LastMatchWinsForEachKey) {
 
 TEST(Config, RefusalsNameKeyAndLine) {
   EXPECT_EQ(
+      refusal("[optimizer]\nprofile = \"exact\"\n"),
+      "invalid: descent.toml line 2: optimizer.profile is 'exact'; it must be \"fast\" or \"torch1-fma\"");
+  EXPECT_EQ(
       refusal("[optimizer]\nname = \"adan\"\n"),
       "invalid: descent.toml line 2: optimizer.name is 'adan'; it must be one of \"sgd\", \"momentum\", "
       "\"nesterov\", \"adam\", \"adamw\"");
@@ -72,7 +78,7 @@ TEST(Config, RefusalsNameKeyAndLine) {
   EXPECT_EQ(refusal("[optimizer]\nmomemtum = 0.9\n"),
             "invalid: descent.toml line 2: unknown key optimizer.momemtum; known are: name lr betas eps "
             "weight_decay "
-            "momentum dampening");
+            "momentum dampening profile");
   for (const char* bad : {"[optimizer]\nlr = nan\n",
                           "[optimizer]\nlr = inf\n",
                           "[optimizer]\nlr = \"1\"\n",

@@ -21,7 +21,7 @@ struct Snapshot {
 };
 
 // A sequence of numbers: two gradients (one misaligned, one of a subset), an assign of the model and one of
-// the state, and two changes of the configuration, the second to another optimizer.
+// the state, two changes of the configuration, the second to another optimizer, and four gradients.
 class Script {
  public:
   Script(const std::vector<NamedShape>& shapes, Optimizer optimizer, std::size_t threads, std::uint32_t slots)
@@ -61,22 +61,30 @@ class Script {
     }
   }
 
-  // All numbers above the watermark, as the worker would after a start.
-  Result<void> run(const FaultHook& hook = nullptr) const {
+  // All numbers above the watermark, as the worker would after a start. together: gradients in one pass, at
+  // most.
+  Result<void> run(std::uint64_t together = 1, const FaultHook& hook = nullptr) const {
     ThreadPool pool(threads_);
     GRADFS_TRY(const auto engine, files_.open(pool, hook));
-    for (std::uint64_t number = engine->watermark().value + 1; number <= kNumbers; ++number) {
-      GRADFS_TRYV(apply(*engine, Sequence(number), pool));
+    for (std::uint64_t number = engine->watermark().value + 1; number <= kNumbers;) {
+      std::uint64_t count = 0;
+      while (count < together && is_gradient(number + count)) ++count;
+      if (count > 1) {
+        GRADFS_TRYV(apply_together(*engine, number, count, pool));
+      } else {
+        GRADFS_TRYV(apply(*engine, Sequence(number), pool));
+      }
+      number += std::max<std::uint64_t>(count, 1);
     }
     return ok();
   }
 
   // In a process of its own, which kills itself at its kill_at-th point. False: it came to the end before.
-  [[nodiscard]] bool run_and_kill(std::uint64_t kill_at) const {
+  [[nodiscard]] bool run_and_kill(std::uint64_t kill_at, std::uint64_t together = 1) const {
     const pid_t child = ::fork();
     if (child == 0) {
       std::atomic<std::uint64_t> points{0};
-      const auto result = run([&](FaultPoint) {
+      const auto result = run(together, [&](FaultPoint) {
         if (++points == kill_at) ::kill(::getpid(), SIGKILL);
       });
       ::_exit(result ? 0 : kFailed);
@@ -91,22 +99,40 @@ class Script {
     return false;
   }
 
-  void finish_and_compare(const Snapshot& wanted) const {
-    const auto result = run();
+  void finish_and_compare(const Snapshot& wanted, std::uint64_t together = 1) const {
+    const auto result = run(together);
     EXPECT_TRUE(result) << result.error().message();
     expect_same(wanted);
   }
 
  private:
-  static constexpr std::uint64_t kNumbers = 7;
+  static constexpr std::uint64_t kNumbers = 10;
+
+  static bool is_gradient(std::uint64_t number) { return number <= 2 || (number >= 7 && number <= kNumbers); }
+
+  [[nodiscard]] const UniqueFd& gradient_of(std::uint64_t number) const {
+    return gradients_[number == 2 || number == 8 ? 1 : 0];
+  }
+
+  Result<void> apply_together(Engine& engine, std::uint64_t first, std::uint64_t count,
+                              ThreadPool& pool) const {
+    std::vector<Gradient> gradients;
+    for (std::uint64_t number = first; number < first + count; ++number) {
+      GRADFS_TRY(Gradient gradient, open_gradient(*files_.layout, gradient_of(number), pool));
+      gradients.push_back(std::move(gradient));
+    }
+    std::vector<const Gradient*> pointers;
+    for (const Gradient& gradient : gradients) pointers.push_back(&gradient);
+    const DescentConfig config = default_config(engine.optimizer());
+    return engine.apply_gradients(Sequence(first), config, pointers);
+  }
 
   Result<void> apply(Engine& engine, Sequence number, ThreadPool& pool) const {
     const DescentConfig config = default_config(optimizer_);
     switch (number.value) {
       case 1:
       case 2: {
-        GRADFS_TRY(const Gradient gradient,
-                   open_gradient(*files_.layout, gradients_[number.value - 1], pool));
+        GRADFS_TRY(const Gradient gradient, open_gradient(*files_.layout, gradient_of(number.value), pool));
         return engine.apply_gradient(number, config, gradient);
       }
       case 3: {
@@ -126,7 +152,7 @@ class Script {
         return engine.apply_config(number, default_config(other), files_.state_of(other));
       }
       default: {
-        GRADFS_TRY(const Gradient gradient, open_gradient(*files_.layout, gradients_[0], pool));
+        GRADFS_TRY(const Gradient gradient, open_gradient(*files_.layout, gradient_of(number.value), pool));
         return engine.apply_gradient(number, default_config(engine.optimizer()), gradient);
       }
     }
@@ -164,6 +190,22 @@ TEST_P(EngineCrashTest, KilledAtEveryPoint) {
   EXPECT_GT(point, 150U);
 }
 
+TEST_P(EngineCrashTest, KilledWithSeveralGradientsInOnePass) {
+  const Script script({{"a", {7}}, {"b", {}}, {"c", {kStripeParameters + 3}}}, GetParam(), 1, 1);
+  ASSERT_TRUE(script.run());
+  const Snapshot wanted = script.save();
+  for (const auto& [before, after] : {std::pair{4U, 1U}, {4U, 4U}, {2U, 3U}, {3U, 2U}}) {
+    bool killed = true;
+    for (std::uint64_t point = 1; killed && !HasFailure(); ++point) {
+      SCOPED_TRACE("point " + std::to_string(point) + ", " + std::to_string(before) + " at once, then " +
+                   std::to_string(after));
+      script.reset();
+      killed = script.run_and_kill(point, before);
+      script.finish_and_compare(wanted, after);
+    }
+  }
+}
+
 TEST_P(EngineCrashTest, KilledAgainDuringRecovery) {
   const Script script({{"a", {7}}, {"b", {}}, {"c", {kStripeParameters + 3}}}, GetParam(), 1, 1);
   ASSERT_TRUE(script.run());
@@ -196,7 +238,7 @@ TEST_P(EngineCrashTest, KilledAnywhereInABigModel) {
     do {
       const std::uint64_t point = 1 + random() % 2500;
       points += " " + std::to_string(point);
-      if (!script.run_and_kill(point)) break;
+      if (!script.run_and_kill(point, 1 + random() % kGradientsAtOnce)) break;
     } while (random() % 2 == 0);
     SCOPED_TRACE("points" + points);
     script.finish_and_compare(wanted);

@@ -225,6 +225,61 @@ TEST_F(EngineTest, LossScaleDivides) {
   }
 }
 
+// Whole, partial, misaligned and scaled ones; frozen tensors; in groups of every size.
+TEST_F(EngineTest, SeveralGradientsInOnePassHaveTheSameBits) {
+  for (const Optimizer optimizer : kAllOptimizers) {
+    for (std::size_t count = 1; count <= kGradientsAtOnce; ++count) {
+      SCOPED_TRACE(std::string(to_text(optimizer)) + ", " + std::to_string(count));
+      start(optimizer);
+      DescentConfig config = config_of(optimizer);
+      DescentGroup& frozen = config.groups.emplace_back();
+      frozen.match = "*.bias";
+      frozen.frozen = true;
+      std::vector<Gradient> gradients;
+      std::vector<const Gradient*> pointers;
+      for (std::uint32_t i = 0; i < count; ++i) {
+        auto pieces = all_pieces(shapes, 20 + i);
+        if (i % 3 == 1) pieces.erase(pieces.begin() + 2);
+        const double scale = i % 2 == 0 ? 1 : 4;
+        gradients.push_back(landed(pieces, {{"loss_scale", std::to_string(scale)}}, i % 4 == 2 ? 1 : 4096));
+        reference->apply(config, pieces, scale);
+      }
+      for (const Gradient& gradient : gradients) pointers.push_back(&gradient);
+      const auto result = engine->apply_gradients(Sequence(1), config, pointers);
+      ASSERT_TRUE(result) << result.error().message();
+      expect_reference();
+      EXPECT_EQ(engine->watermark().value, count);
+      EXPECT_EQ(engine->version(), count);
+      // What is done is skipped, and what is not the next is refused.
+      EXPECT_TRUE(engine->apply_gradients(Sequence(1), config, pointers));
+      EXPECT_EQ(code_of(engine->apply_gradients(Sequence(count + 2), config, pointers)), Errc::kInvalid);
+      expect_reference();
+    }
+  }
+}
+
+// An average that gets no more gradients: 0.9 times the smallest float is rounded to the smallest.
+TEST_F(EngineTest, SubnormalNumbersCountAsZeroUnlessTheProfileKeepsThem) {
+  for (const bool flushes : {true, false}) {
+    start(Optimizer::kMomentum);
+    DescentConfig config = default_config(Optimizer::kMomentum);
+    config.flushes_subnormals = flushes;
+    std::vector<Piece> pieces = all_pieces(shapes, 3);
+    for (Piece& piece : pieces) std::fill(piece.values.begin(), piece.values.end(), 1.3e-38F);
+    for (int step = 0; step < 2; ++step) {
+      apply(config, landed(pieces));
+      for (Piece& piece : pieces) std::fill(piece.values.begin(), piece.values.end(), 0.0F);
+    }
+    const float expected = flushes ? 0.0F : 1.3e-38F * 0.9F;
+    for (std::uint32_t tensor = 0; tensor < shapes.size(); ++tensor) {
+      for (const float value : files->state(Optimizer::kMomentum, tensor, 0)) ASSERT_EQ(value, expected);
+    }
+  }
+  volatile float smallest = 1e-40F;  // nothing of this is left behind on the threads
+  pool.parallel_for(64, [&](std::size_t, std::size_t) { EXPECT_GT(smallest * 1.0F, 0.0F); });
+  EXPECT_GT(smallest * 1.0F, 0.0F);
+}
+
 TEST_F(EngineTest, ANumberIsTakenOnce) {
   start(Optimizer::kAdam);
   const DescentConfig config = config_of(Optimizer::kAdam);
