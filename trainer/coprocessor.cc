@@ -179,6 +179,7 @@ class Coprocessor final : public Architecture {
       : options_(options), observer_(std::move(model)), layers_(std::move(layers)) {}
 
   [[nodiscard]] std::string name() const override { return "coprocessor"; }
+  [[nodiscard]] bool is_asynchronous() const override { return true; }
   [[nodiscard]] const std::vector<DenseLayer>& layers() const override { return layers_; }
   [[nodiscard]] std::uint64_t parameters() const override { return observer_.file().layout().parameters(); }
   ParameterSource& observer() override { return observer_; }

@@ -98,6 +98,8 @@ class Architecture {
   virtual Result<WorkerLaunch> launch(const std::vector<int>& record_fds) { return WorkerLaunch(); }
   // The others cannot go on when a worker is lost.
   [[nodiscard]] virtual bool needs_all_workers() const { return false; }
+  // Each gradient is applied as it comes, so that it may be of older parameters.
+  [[nodiscard]] virtual bool is_asynchronous() const { return false; }
   // Gradients or parameters go by files, so that the filesystem's servers work for this run.
   [[nodiscard]] virtual bool works_through_files() const { return false; }
   // After all processes have ended: puts the trained parameters where the model came from, if they are not

@@ -97,6 +97,7 @@ std::string report_json(const Report& report) {
       {"batch_size", report.batch_size},
       {"n_push", report.n_push},
       {"n_fetch", report.n_fetch},
+      {"look_ahead", report.look_ahead},
       {"label_smoothing", rounded(report.label_smoothing, 1e6)},
       {"push", report.push},
       {"seed", report.seed},

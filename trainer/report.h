@@ -41,6 +41,7 @@ struct Report {
   std::uint64_t batch_size = 0;
   std::uint64_t n_push = 1;
   std::uint64_t n_fetch = 1;
+  double look_ahead = 0;
   double label_smoothing = 0;
   std::uint64_t seed = 0;
   std::string push;

@@ -260,6 +260,7 @@ void Run::fill_report() {
   report_.batch_size = options_.worker.batch_size;
   report_.n_push = options_.worker.batches_per_push;
   report_.n_fetch = options_.worker.pushes_per_fetch;
+  report_.look_ahead = options_.worker.look_ahead;
   report_.label_smoothing = options_.worker.label_smoothing;
   report_.seed = options_.seed;
   report_.kernels = dense_kernels().name;

@@ -43,13 +43,15 @@ Worker::Worker(const Samples& samples, std::vector<DenseLayer> layers, BatchPlan
       network_(std::move(layers), options.batch_size, options.label_smoothing),
       plan_(std::move(plan)),
       exchange_(std::move(exchange)),
-      labels_(options.batch_size) {
+      labels_(options.batch_size),
+      look_ahead_(options.look_ahead) {
   GRADFS_CHECK(plan_.batch_size() == options_.batch_size && options_.pushes_per_fetch > 0);
   GRADFS_CHECK(network_.inputs() == samples_.features() && network_.classes() >= samples_.classes());
 }
 
 Result<void> Worker::refresh() {
   if (current_.step % options_.pushes_per_fetch != 0) return ok();
+  is_fresh_ = true;
   if (options_.pushes_per_fetch == 1) {
     GRADFS_TRY(const std::span<const float> parameters, exchange_->current());
     parameters_ = parameters.data();
@@ -60,12 +62,19 @@ Result<void> Worker::refresh() {
   return exchange_->fetch(private_parameters_);
 }
 
+void Worker::look_ahead() {
+  if (!is_fresh_ || options_.look_ahead == 0) return;
+  is_fresh_ = false;
+  parameters_ = look_ahead_.at({parameters_, exchange_->gradient().size()});
+}
+
 Result<bool> Worker::compute(const std::atomic<bool>* stop) {
   std::span<const std::uint32_t> rows = plan_.next();
   if (rows.empty()) return false;
   if (parameters_ == nullptr) {
     GRADFS_TRYV(refresh());
   }
+  look_ahead();
   current_ = {current_.step + 1, rows.size(), 0, PushOutcome::kCounted};
   const float scale = 1.0f / static_cast<float>(rows.size());
   for (bool first = true; !rows.empty(); first = false) {

@@ -7,6 +7,7 @@
 
 #include "trainer/dataset.h"
 #include "trainer/exchange.h"
+#include "trainer/look_ahead.h"
 #include "trainer/network.h"
 #include "trainer/partition.h"
 #include "trainer/records.h"
@@ -19,7 +20,8 @@ struct WorkerOptions {
   std::size_t pushes_per_fetch = 1;  // n_fetch: parameters are read anew after every so many gradients; with
                                      // 1 they are used where they lie, else a copy is
   float label_smoothing = 0;         // as for Network
-  std::int64_t delay_ns = 0;         // slept after each gradient's computation, as a slow machine would
+  double look_ahead = 0;      // the factor of LookAhead; 0: gradients are of the parameters as they are
+  std::int64_t delay_ns = 0;  // slept after each gradient's computation, as a slow machine would
 };
 
 // What one push came to.
@@ -47,6 +49,7 @@ class Worker {
 
  private:
   Result<void> refresh();
+  void look_ahead();
   void delay(const std::atomic<bool>* stop) const;
 
   const Samples& samples_;
@@ -57,6 +60,8 @@ class Worker {
   std::vector<std::uint8_t> labels_;
   const float* parameters_ = nullptr;
   std::vector<float> private_parameters_;
+  bool is_fresh_ = false;  // parameters_ were read and not looked ahead of
+  LookAhead look_ahead_;
   StepReport current_;
 };
 

@@ -57,7 +57,6 @@ def train():
         die("wrong model or options for " + architecture, 2)
     if architecture == "local" and workers != 1:
         die("local is one process", 2)
-    shutil.copy(option("--model") + "/descent.toml", os.path.join(state, "descent-" + architecture))
     if ("--epochs" in words) == ("--max-seconds" in words):
         die("--epochs or --max-seconds", 2)
     if architecture == os.environ.get("FAKE_FAIL"):
@@ -77,7 +76,7 @@ def train():
               "updates_per_second": updates, "exchange_ms": {"median": 1000 / updates, "p99": 3000 / updates},
               "compute_ms": {"median": 1.5, "p99": 2.5}, "bytes_moved": 8000000 * updates * seconds,
               "cpu_seconds": 1.9 * seconds, "server_cpu_seconds": None, "peak_memory_bytes": 1 << 28,
-              "test_accuracy": accuracy, "train_loss": 0.2, "epochs_completed": 1.0, "history": history,
+              "test_accuracy": accuracy, "train_loss": 1 - accuracy, "epochs_completed": 1.0, "history": history,
               "workers_lost": [], "interrupted": False}
     with open(option("--report"), "w") as f:
         json.dump(report, f)

@@ -122,12 +122,6 @@ class Whole(Comparison):
         self.assertEqual([call[:2] for call in calls], [("1", "1")] * 6 + [("1", "2")] * 5 + [("2", "1")] * 6
                          + [("2", "2")] * 5)
 
-    def test_all_have_the_same_optimizer(self):
-        self.compare("--smoke", "--only", "speed")
-        texts = {path.name: path.read_text() for path in self.state.glob("descent-*")}
-        self.assertEqual(len(texts), len(plan.ARCHITECTURES))
-        self.assertEqual(set(texts.values()), {'[optimizer]\nname = "adam"\nlr = 0.001\nbetas = [0.9, 0.95]\n'})
-
     def test_a_fresh_model_for_every_run(self):
         self.compare("--smoke", "--only", "speed")
         calls = [words for words in self.calls("fsctl") if words[0] == "model"]
@@ -461,11 +455,11 @@ class Figures(unittest.TestCase):
         runs = [run for run in plan.tune(plan.quick(1, 50.0)) if run.architecture in ("storage", "local")]
         of = {(run.architecture, run.rate): run for run in runs}
         low, middle, high = plan.quick(1, 50.0).rates
-        kept = Kept({of["storage", low]: report(test_accuracy=0.97, train_loss=0.1),
-                     of["storage", middle]: report(test_accuracy=0.98, train_loss=0.3),
+        kept = Kept({of["storage", low]: report(test_accuracy=0.99, train_loss=0.3),
+                     of["storage", middle]: report(test_accuracy=0.97, train_loss=0.2),
                      of["storage", high]: report(test_accuracy=0.98, train_loss=0.2),
-                     of["local", low]: report(test_accuracy=None),
-                     of["local", middle]: report(test_accuracy=0.5, train_loss=None)})
+                     of["local", low]: report(test_accuracy=0.9, train_loss=None),
+                     of["local", middle]: report(test_accuracy=None, train_loss=0.5)})
         self.assertEqual(summary.chosen_rates(runs, kept), {"mnist": {"storage": high, "local": middle}})
 
     def test_rates_of_a_model_that_was_not_tuned(self):

@@ -55,6 +55,7 @@ TEST(Report, HasWhatItsReadersNeed) {
                           "partitions",
                           "n_push",
                           "n_fetch",
+                          "look_ahead",
                           "train_loss",
                           "command",
                           "epochs_completed",

@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 
 from comparison import interrupts
-from comparison.plan import BETAS, MODELS, OPTIMIZER
+from comparison.plan import MODELS, OPTIMIZER
 
 MEMORY = "4GiB"
 FSCTL_LIMIT_S = 90
@@ -71,18 +71,7 @@ class Cluster:
         more = ["--optimizer", OPTIMIZER, "--lr", f"{run.rate:g}"] if is_bound(run) else ["--plain"]
         self._run("model", "create", f"/models/{name}", "--layers", MODELS[run.model].layers, "--seed", str(run.seed),
                   *more)
-        directory = self._mount / "models" / name
-        self._configure(directory, run.rate)
-        return directory
-
-    @staticmethod
-    def _configure(directory, rate):
-        """The same optimizer for all: gradfs reads it in a directory that is bound, gradfs-train in a plain one."""
-        try:
-            (directory / "descent.toml").write_text(
-                f'[optimizer]\nname = "{OPTIMIZER}"\nlr = {rate!r}\nbetas = [{BETAS[0]}, {BETAS[1]}]\n')
-        except OSError as error:
-            raise ClusterError(f"{directory}/descent.toml: {error.strerror}") from None
+        return self._mount / "models" / name
 
     @staticmethod
     def remove_model(directory):

@@ -7,7 +7,6 @@ ARCHITECTURES = DISTRIBUTED + ("local",)  # local is one process, the reference 
 SECTIONS = ("speed", "tune", "accuracy", "tiny", "straggler", "partitions")
 
 OPTIMIZER = "adam"
-BETAS = 0.9, 0.95  # of all: a step that follows a gradient of one update ago has to notice a steeper place sooner
 DEFAULT_RATE = 1e-3
 TARGET_ACCURACY = 0.975  # of MNIST
 TUNE_SEED = 100          # none of the seeds that are reported
@@ -105,8 +104,8 @@ class Mode:
 def quick(seeds, straggler_ms, limit_s=870):
     """Ends within 15 minutes on two processors."""
     return Mode("quick", seeds, 3, limit_s, 30, speed={"mnist": (1.2, 3), "higgs": (2, 1), "molecular": (2, 1)},
-                batches=(8, 32), rates=(2.5e-4, 5e-4, 1e-3), tune={"mnist": Extent(16, seconds=4)},
-                accuracy={"mnist": Extent(16, epochs=1.1, every=0.05),
+                batches=(8, 32), rates=(2.5e-4, 5e-4, 1e-3), tune={"mnist": Extent(32, seconds=4)},
+                accuracy={"mnist": Extent(32, epochs=1.4, every=0.05),
                           "higgs": Extent(64, seconds=4, every=0.05),
                           "molecular": Extent(64, seconds=4, every=0.05)},
                 main_model="mnist", straggler_ms=straggler_ms, straggler_s=2, tiny_s=1.5, partitions=(2, 8, 32, 128),
@@ -120,9 +119,9 @@ def full(seeds, straggler_ms, limit_s, scale=1.0):
     rows = 100000
     return Mode("full", seeds, 3, limit_s, 120, speed={model: (long(10), 1) for model in SIZES}, batches=(8, 32),
                 rates=(1.25e-4, 2.5e-4, 5e-4, 1e-3, 2e-3),
-                tune={"mnist": Extent(16, epochs=0.5), "higgs": Extent(64, seconds=long(40), rows=rows),
+                tune={"mnist": Extent(32, epochs=1), "higgs": Extent(64, seconds=long(40), rows=rows),
                       "molecular": Extent(64, seconds=long(40), rows=rows)},
-                accuracy={"mnist": Extent(16, epochs=2, every=0.05),
+                accuracy={"mnist": Extent(32, epochs=3, every=0.05),
                           "higgs": Extent(64, seconds=long(180), every=0.1, rows=rows),
                           "molecular": Extent(64, seconds=long(180), every=0.1, rows=rows)},
                 main_model="mnist", straggler_ms=straggler_ms, straggler_s=long(15), tiny_s=long(10),

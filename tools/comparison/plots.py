@@ -158,15 +158,15 @@ def tune(entries):
     figure, axes = panels(len(models))
     for axis, model in zip(axes[0], models):
         here = sorted((entry for entry in entries if entry["model"] == model), key=lambda entry: entry["rate"])
-        for architecture, values in values_of(here, "test_accuracy").items():
-            points = [(entry["rate"], 100 * value) for entry, value in zip(here, values) if value is not None]
+        for architecture, values in values_of(here, "train_loss").items():
+            points = [(entry["rate"], value) for entry, value in zip(here, values) if value is not None]
             axis.plot([x for x, _ in points], [y for _, y in points], color=COLOURS[architecture], marker="o")
         axis.set_xscale("log")
         axis.set_xticks([entry["rate"] for entry in here], [f"{entry['rate']:g}" for entry in here])
         axis.minorticks_off()
         axis.set_title(f"{MODELS[model].label} parameters, {MODELS[model].dataset}")
         axis.set_xlabel("learning rate")
-        axis.set_ylabel("test accuracy, %")
+        axis.set_ylabel("training loss")
     legend(figure, {name for entry in entries for name in entry["architectures"]})
     return figure
 

@@ -82,13 +82,13 @@ def convergence(model, reports):
 
 
 def chosen_rates(runs, store):
-    """{model: {architecture: rate}}: the rate with the highest test accuracy; of several the one with least loss."""
+    """{model: {architecture: rate}}: the rate with the least training loss at the end, which is of many samples and so
+    less left to chance than an accuracy; of several the one with the highest test accuracy."""
     best = {}
     for run in runs:
         report = store.report(run) if run.section == "tune" else None
-        if report and report.get("test_accuracy") is not None:
-            loss = report.get("train_loss")
-            rank = (-report["test_accuracy"], float("inf") if loss is None else loss)
+        if report and report.get("train_loss") is not None:
+            rank = (report["train_loss"], -(report.get("test_accuracy") or 0))
             kind = run.model, run.architecture
             if kind not in best or rank < best[kind][0]:
                 best[kind] = rank, run.rate

@@ -120,13 +120,13 @@ def tune(entries):
         its_entries = {entry["rate"]: entry for entry in entries if entry["model"] == model}
         for architecture in ARCHITECTURES:
             found = [its_entries.get(rate, {"architectures": {}})["architectures"].get(architecture) for rate in rates]
-            accuracies = [one and one["test_accuracy"] for one in found]
-            best = max((value for value in accuracies if value is not None), default=None)
-            cells = [percent(value) + (" *" if value is not None and value == best else "") for value in accuracies]
+            losses = [one and one["train_loss"] for one in found]
+            best = min((value for value in losses if value is not None), default=None)
+            cells = [figure(value) + (" *" if value is not None and value == best else "") for value in losses]
             rows.append([MODELS[model].label, architecture, *cells])
     return Table("Learning rates", ["model", "architecture"] + [f"{rate:g}" for rate in rates], rows, 2,
-                 "Test accuracy in % after the same training for all; * the highest, which is used below (of equals "
-                 "the one with less loss), also for models that were not tuned.", ("tune",))
+                 "Training loss after the same time for all; * the least, which is used below (of equals the one with "
+                 "the higher test accuracy), also for models that were not tuned.", ("tune",))
 
 
 def accuracy(entries):

@@ -184,6 +184,7 @@ class Paramserver final : public SocketPeer {
  public:
   using SocketPeer::SocketPeer;
   [[nodiscard]] std::string name() const override { return "paramserver"; }
+  [[nodiscard]] bool is_asynchronous() const override { return true; }
   [[nodiscard]] std::string service() const override { return "server"; }
 
   Result<void> serve() override {

@@ -13,6 +13,7 @@ namespace gradfs::trainer {
 namespace {
 
 constexpr std::size_t kBatchMax = 1 << 20;
+constexpr double kLookAheadMax = 10;
 constexpr std::size_t kCountMax = 1'000'000'000;
 constexpr double kStragglerMax_ms = 60'000;
 constexpr int kUsage = 2;
@@ -87,6 +88,12 @@ void add_training_options(CLI::App& app, Arguments& arguments) {
       ->capture_default_str()
       ->check(CLI::Range(0.0, 1.0).description(""))
       ->type_name("E");
+  app.add_option(
+         "--look-ahead", arguments.look_ahead,
+         "coprocessor, paramserver: compute gradients where the parameters will be, K times as far on as\n"
+         "they moved since the last push [1 if several workers train]")
+      ->check(CLI::Range(0.0, kLookAheadMax).description(""))
+      ->type_name("K");
   app.add_option("--straggler-ms", arguments.straggler_ms,
                  "the last worker sleeps so long after each gradient")
       ->check(CLI::Range(0.0, kStragglerMax_ms).description(""))
@@ -118,6 +125,7 @@ std::string find_fault(const Arguments& arguments) {
   if (arguments.architecture == "local" && arguments.workers != 1) {
     return "the architecture local has one worker: --workers 1";
   }
+  if (arguments.look_ahead && !std::isfinite(*arguments.look_ahead)) return "--look-ahead must be a number";
   if (arguments.batch_size == 0) return "--batch-size is required";
   if (arguments.learning_rate &&
       !(std::isfinite(*arguments.learning_rate) && *arguments.learning_rate >= 0)) {
@@ -159,6 +167,16 @@ ParsedArguments parse_arguments(int argc, char** argv) {
   }
   if (std::string fault = find_fault(arguments); !fault.empty()) return refuse_usage(std::move(fault));
   return {std::move(arguments), 0};
+}
+
+Result<double> look_ahead_of(const Arguments& arguments, const Architecture& architecture) {
+  if (!architecture.is_asynchronous()) {
+    if (!arguments.look_ahead || *arguments.look_ahead == 0) return 0.0;
+    return Error(Errc::kInvalid, "--look-ahead is not for " + arguments.architecture +
+                                     ": its gradients are never of older parameters");
+  }
+  const std::size_t partitions = arguments.partitions == 0 ? arguments.workers : arguments.partitions;
+  return arguments.look_ahead.value_or(std::min(arguments.workers, partitions) > 1 ? 1.0 : 0.0);
 }
 
 RunOptions run_options(const Arguments& arguments) {

@@ -23,6 +23,7 @@ struct Arguments {
   std::size_t workers = 0;
   std::size_t partitions = 0;  // 0: as many as workers
   std::size_t batch_size = 0;
+  std::optional<double> look_ahead;
   double epochs = 0;
   double seconds_max = 0;
   double target_accuracy = 0;
@@ -47,6 +48,8 @@ struct ParsedArguments {
 };
 ParsedArguments parse_arguments(int argc, char** argv);
 
+// The factor of LookAhead that holds for the run. kInvalid: the architecture has no use for it.
+Result<double> look_ahead_of(const Arguments& arguments, const Architecture& architecture);
 RunOptions run_options(const Arguments& arguments);
 // run: the run's name.
 ExchangeOptions exchange_options(const Arguments& arguments, const std::string& run,

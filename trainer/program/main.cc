@@ -60,7 +60,8 @@ Result<int> run(const Arguments& arguments, std::vector<std::string> command) {
   const std::int64_t load_began_ns = real_now_ns();
   GRADFS_TRY(Dataset dataset, load_dataset(arguments.dataset));
   const std::int64_t load_ns = real_now_ns() - load_began_ns;
-  const RunOptions options = run_options(arguments);
+  RunOptions options = run_options(arguments);
+  GRADFS_TRY(options.worker.look_ahead, look_ahead_of(arguments, *architecture));
   if (options.partitions < options.workers) {
     tell(std::to_string(options.workers - options.partitions) + " of " + std::to_string(options.workers) +
          " workers have nothing to do: there are only " + std::to_string(options.partitions) + " partitions");

@@ -16,14 +16,15 @@ struct Copies {
   std::size_t a_worker;
   std::size_t for_each_worker_elsewhere;
   std::size_t in_all;
+  bool looks_ahead;  // where several train: two more for each worker
 };
 constexpr Copies kCopies[] = {
-    {"broadcast", 2, 1, 0},                // parameters and gradient; the driver's copy of each gradient
-    {"storage", 2, 0, 2},                  // gradient and its file; the old model's file and the new one
-    {"paramserver", 2, 1, 0},              // as broadcast
-    {"coprocessor", 1, 0, 0},              // the slot
-    {"allreduce", 3 + kAdamStates, 0, 0},  // parameters, gradient, MPI's buffer, states
-    {"local", 1, 0, 0},
+    {"broadcast", 2, 1, 0, false},   // parameters and gradient; the driver's copy of each gradient
+    {"storage", 2, 0, 2, false},     // gradient and its file; the old model's file and the new one
+    {"paramserver", 2, 1, 0, true},  // as broadcast
+    {"coprocessor", 1, 0, 0, true},  // the slot
+    {"allreduce", 3 + kAdamStates, 0, 0, false},  // parameters, gradient, MPI's buffer, states
+    {"local", 1, 0, 0, false},
 };
 
 std::vector<DenseLayer> layers_of(const std::vector<std::size_t>& widths) {
@@ -59,7 +60,8 @@ PlanInput plan_of(const Arguments& arguments, std::vector<DenseLayer> layers) {
   input.states = kAdamStates;
   for (const Copies& copies : kCopies) {
     if (arguments.architecture != copies.architecture) continue;
-    input.copies_a_worker = copies.a_worker;
+    const bool ahead = copies.looks_ahead && arguments.workers > 1 && arguments.look_ahead.value_or(1) > 0;
+    input.copies_a_worker = copies.a_worker + (ahead ? 2 : 0);
     input.copies_in_all = copies.in_all + copies.for_each_worker_elsewhere * arguments.workers;
   }
   return input;
