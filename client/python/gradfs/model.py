@@ -10,7 +10,7 @@ import time
 import weakref
 
 from .buffers import as_f32
-from .errors import Error
+from .errors import Error, WrongProcess
 from .pushing import WAYS, Pusher
 from .safetensors import render_header, render_tensors
 from .tensorfile import TensorFile
@@ -35,6 +35,7 @@ class Model:
         self.directory = os.fspath(directory)
         self.run = run if run is not None else secrets.token_hex(8)
         self.worker = worker if worker is not None else f"{socket.gethostname()}-{os.getpid()}"
+        self._process = os.getpid()
         self._pushers = {}
         self._next_steps = {}
         self._members = {}
@@ -117,6 +118,9 @@ class Model:
         timeout, and a synchronous policy until its round is done.
 
         Raises what gradfs.errors says: a Refused, PushFailed, OutcomeUnknown, WrongProcess or SlotInUse."""
+        if os.getpid() != self._process:
+            raise WrongProcess(f"this belongs to process {self._process}, and {os.getpid()} is its child: "
+                               "let each process make its own, with a worker name of its own")
         run = self.run if run is None else str(run)
         worker = self.worker if worker is None else str(worker)
         pusher = self._pusher(run, worker, through)

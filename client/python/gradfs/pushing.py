@@ -9,7 +9,7 @@ import time
 import urllib.parse
 
 from .buffers import write_all
-from .errors import REFUSALS, InvalidGradient, OutcomeUnknown, PushFailed, SlotInUse, WrongProcess
+from .errors import REFUSALS, InvalidGradient, OutcomeUnknown, PushFailed, SlotInUse
 
 PAUSE_FIRST_S = 0.005
 PAUSE_LONGEST_S = 1.0
@@ -59,7 +59,8 @@ class Slot:
         except OSError as error:
             os.close(fd)
             if error.errno in (errno.EAGAIN, errno.EACCES):
-                raise SlotInUse(f"{self.path} belongs to another process: each worker needs a name of its own") from None
+                raise SlotInUse(f"{self.path} belongs to another process: "
+                                "each worker needs a name of its own") from None
             raise
         self.fd, self.size = fd, os.fstat(fd).st_size
 
@@ -152,9 +153,6 @@ class Pusher:
         """Pushes until the outcome is known. (has it counted before, did it take more than one attempt)
 
         The buffers stay as they are meanwhile; the header that is among them names this run, worker and step."""
-        if os.getpid() != self.process:
-            raise WrongProcess(f"worker {self.worker} belongs to process {self.process}, and this is its child "
-                               f"{os.getpid()}: give each process a worker name of its own")
         deadline = time.monotonic() + timeout_s
         pause, attempt, unknown = PAUSE_FIRST_S, 0, None
         while True:
