@@ -5,6 +5,7 @@ import json
 import math
 import mmap
 import os
+import random
 import signal
 import struct
 import subprocess
@@ -220,6 +221,21 @@ class Pushing(Case):
         model.push(self.noise(2), through="rename")
         self.expect(map(self.noise, range(3)))
         self.counted(3, {"a/../b\n": 2})
+
+    def test_signals_while_it_waits(self):
+        """A harmless signal ends a close and an fsync with EINTR, and the push stands."""
+        model, caught = self.open(), []
+        old = signal.signal(signal.SIGALRM, lambda *_: caught.append(1))
+        self.addCleanup(signal.signal, signal.SIGALRM, old)
+        self.addCleanup(signal.setitimer, signal.ITIMER_REAL, 0)
+        delays = random.Random(1)
+        for step in range(5 * STEPS):
+            gradient = self.noise(step)
+            signal.setitimer(signal.ITIMER_REAL, delays.uniform(0.0001, 0.003))
+            model.push(gradient, through=("slot", "file", "rename")[step % 3])
+        self.assertGreater(len(caught), 0)
+        self.expect(map(self.noise, range(5 * STEPS)))
+        self.counted(5 * STEPS, {"w0": 5 * STEPS - 1})
 
     def test_a_repeated_step_counts_once(self):
         model = self.open()

@@ -43,9 +43,9 @@ class RemoteOptimizer(torch.optim.Optimizer):
     Parameters are matched by name. When this is made, the module gets the parameters of gradfs; each of its trainable
     parameters has to be there with its shape, in float32. Parameters whose grad is None are left out of the push.
 
-    parameters="copy" (the default): the module's own memory, on any device, refreshed at each step. A gradient is
-    computed with one set of values from forward to backward, and in-place operations on parameters do what they do
-    with any optimizer; the next step undoes them.
+    parameters="copy" (the default): the module's own memory, refreshed at each step. A gradient is computed with one
+    set of values from forward to backward, autograd notices a step between the two, and in-place operations on
+    parameters do what they do with any optimizer; the next step undoes them.
     parameters="map": the parameters are the mapped model, so that all workers of a host share one copy. They move
     while other workers push, between forward and backward too; what is written to them in place is a private copy that
     the next step drops; the module has to be on the CPU, and stay there. Without passthrough a mount that is restarted
