@@ -21,16 +21,25 @@ import gradfs.torch
 from torch_worker import evaluate, network, train
 
 STEPS = 50
-# What descent.toml says, and what makes the same of torch.
+# What descent.toml says and torch calls it alike.
 RULES = {
-    "sgd": (config("sgd", 0.1), lambda p: torch.optim.SGD(p, lr=0.1)),
-    "sgd_decay": (config("sgd", 0.1, weight_decay=0.01), lambda p: torch.optim.SGD(p, lr=0.1, weight_decay=0.01)),
-    "momentum": (config("momentum", 0.05, momentum=0.9), lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9)),
-    "nesterov": (config("nesterov", 0.05, momentum=0.9),
-                 lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True)),
-    "adam": (config("adam", 0.01), lambda p: torch.optim.Adam(p, lr=0.01)),
-    "adamw": (config("adamw", 0.01, weight_decay=0.1), lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.1)),
+    "sgd": ("sgd", torch.optim.SGD, dict(lr=0.1)),
+    "sgd_decay": ("sgd", torch.optim.SGD, dict(lr=0.1, weight_decay=0.01)),
+    "momentum": ("momentum", torch.optim.SGD, dict(lr=0.05, momentum=0.9)),
+    "nesterov": ("nesterov", torch.optim.SGD, dict(lr=0.05, momentum=0.9)),
+    "adam": ("adam", torch.optim.Adam, dict(lr=0.01)),
+    "adamw": ("adamw", torch.optim.AdamW, dict(lr=0.01, weight_decay=0.1)),
 }
+
+
+def configuration(rule):
+    name, _, values = RULES[rule]
+    return config(name, **values, profile='"torch1-fma"')  # subnormal numbers are kept, as torch does
+
+
+def local_optimizer(rule, net):
+    name, kind, values = RULES[rule]
+    return kind(net.parameters(), **values, **(dict(nesterov=True) if name == "nesterov" else {}))
 
 
 def bits(net):
@@ -49,7 +58,7 @@ class Case(ClusterCase):
         tensors = {name: f32(list(t.shape), t.detach().flatten().tolist())
                    for name, t in (net or network()).state_dict().items()}
         self.made = Model(self.cluster, tensors)
-        self.made.configure(RULES[rule][0])
+        self.made.configure(configuration(rule))
         self.before = self.made.version()
         return self.made.dir
 
@@ -60,7 +69,7 @@ class Case(ClusterCase):
 
     def local(self, rule, steps=STEPS):
         net = network()
-        train(net, RULES[rule][1](net.parameters()), 0, range(steps))
+        train(net, local_optimizer(rule, net), 0, range(steps))
         return net
 
 
@@ -127,7 +136,7 @@ class Loop(Case):
     def test_a_closure(self):
         self.make("sgd")
         net, again = network(), network()
-        optimizer, local = self.optimizer(net), RULES["sgd"][1](again.parameters())
+        optimizer, local = self.optimizer(net), local_optimizer("sgd", again)
         inputs, labels = torch_worker.batch(0, 0)
         for n, o in ((net, optimizer), (again, local)):
             def closure(n=n, o=o):
