@@ -74,7 +74,7 @@ typedef struct gradfs_rule {
   int (*apply)(const gradfs_span* span, const gradfs_hyper* hyper);
   /* For rules whose step depends on norms of the whole tensor, as LAMB's (NULL for all others). Only reads
    * the span. squares[0]: the sum of the squares of its parameters; squares[1]: of the update before the
-   * trust ratio and the rate. Called once for each span of a tensor before the first apply; the engine adds
+   * trust ratio and the rate. Called for every span of a tensor before the first apply to it; the engine adds
    * the spans' sums in their order, so that the ratio does not depend on threads, and keeps it, so that an
    * apply after a crash gets the same one. Pure, any thread, returns as apply does. */
   int (*norms)(const gradfs_span* span, const gradfs_hyper* hyper, double squares[2]);

@@ -4,16 +4,18 @@
 //   file    = header (4096) numbers steps ratios slots
 //   numbers = u64 for each stripe: the last number that it took
 //   steps   = u64 for each tensor, twice: updates taken, as of an even and as of an odd number
-//   ratios  = f64 for each tensor, twice: trust ratios (rules with norms, as LAMB) of an even and of an odd
-//   number slots   = slot_count times: slot header (4096), parameters, state 0, state 1 (each
-//   kStripeParameters floats) each section begins on a multiple of 4096
+//   ratios  = f64 for each tensor, twice: trust ratios of an even and of an odd number
+//   slots   = slot_count times: slot header (4096), parameters, state 0, state 1
+//             (each kStripeParameters floats)
+//
+// Each section begins on a multiple of 4096.
 //
 // What changes with a number (version, optimizer, steps) exists twice, chosen by the parity of the watermark:
 // number n reads copy (n - 1) & 1, writes copy n & 1, and counts once the watermark says n. So a number that
 // was interrupted finds what it began with.
 //
-// A rule with norms needs those of a whole tensor before its first stripe may change, and cannot compute them
-// again once one has. So number n first only reads; then ratios[n & 1] is written, and ratios_number[n & 1] =
+// A rule with norms (LAMB) needs those of a whole tensor before its first stripe may change, and cannot
+// compute them again once one has. So number n first only reads; then ratios[n & 1] is written, and ratios_number[n & 1] =
 // n says that it is complete. Who finds n there, goes on with these ratios; who does not, knows that no
 // stripe has taken n. Other rules leave ratios and ratios_number alone.
 //
@@ -54,8 +56,7 @@ struct ControlHeader {
   std::uint64_t watermark;     // atomic: the last number that is complete
   std::uint64_t version[2];    // by parity of the watermark
   std::uint32_t optimizer[2];  // by parity of the watermark
-  std::uint64_t
-      ratios_number[2];  // atomic, by parity of the number: whose trust ratios are complete; 0 is none
+  std::uint64_t ratios_number[2];  // atomic, by parity: the number whose trust ratios are complete; 0: none
   std::uint8_t reserved1[16];
 };
 static_assert(sizeof(ControlHeader) == 192);

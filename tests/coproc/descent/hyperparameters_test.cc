@@ -34,7 +34,18 @@ TEST_F(HyperparametersTest, TheScheduleFollowsTheVersion) {
       apply(config, all_pieces(shapes, 10 + step));
     }
     expect_reference();
-    EXPECT_EQ(engine->version(), 8U);
+    // The same in one pass over several: each has the time of its own number.
+    config.schedule.total = 12;
+    std::vector<Gradient> gradients;
+    std::vector<const Gradient*> pointers;
+    for (std::uint32_t i = 0; i < 3; ++i) {
+      gradients.push_back(landed(all_pieces(shapes, 30 + i)));
+      reference->apply(config, all_pieces(shapes, 30 + i));
+    }
+    for (const Gradient& gradient : gradients) pointers.push_back(&gradient);
+    ASSERT_TRUE(engine->apply_gradients(next(), config, pointers));
+    expect_reference();
+    EXPECT_EQ(engine->version(), 11U);
   }
 }
 
