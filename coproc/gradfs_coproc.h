@@ -49,8 +49,13 @@ typedef struct gradfs_hyper {
   double beta1;
   double beta2;
   double eps;
-  int32_t nesterov; /* 0 or 1 */
-  float grad_scale; /* with GRADFS_RULE_SCALES: multiply each grad element by it; else 1 */
+  int32_t nesterov;                 /* 0 or 1 */
+  float grad_scale;                 /* with GRADFS_RULE_SCALES: multiply each grad element by it; else 1 */
+  double alpha;                     /* rmsprop: of the running average of squares */
+  double lr_decay;                  /* adagrad: the rate is lr / (1 + (step - 1) * lr_decay) */
+  double initial_accumulator_value; /* adagrad: takes the state's place at step 1 */
+  double trust_ratio;               /* for a rule with norms: norm of the tensor's parameters over norm of its
+                                       update, 1 where one of them is 0; in norms itself, and without it, 1 */
 } gradfs_hyper;
 
 /* apply multiplies by grad_scale itself. Without it the engine hands over a gradient that is already scaled.
@@ -67,6 +72,12 @@ typedef struct gradfs_rule {
   /* Pure: the result depends on the arguments alone. Called with any sub-span of a tensor, on any thread, and
    * again with the old values after a crash. Returns 0; anything else stops the binding. */
   int (*apply)(const gradfs_span* span, const gradfs_hyper* hyper);
+  /* For rules whose step depends on norms of the whole tensor, as LAMB's (NULL for all others). Only reads
+   * the span. squares[0]: the sum of the squares of its parameters; squares[1]: of the update before the
+   * trust ratio and the rate. Called for every span of a tensor before the first apply to it; the engine adds
+   * the spans' sums in their order, so that the ratio does not depend on threads, and keeps it, so that an
+   * apply after a crash gets the same one. Pure, any thread, returns as apply does. */
+  int (*norms)(const gradfs_span* span, const gradfs_hyper* hyper, double squares[2]);
 } gradfs_rule;
 
 #if defined(__GNUC__)

@@ -2,87 +2,29 @@
 
 #include <fnmatch.h>
 
-#include <toml++/toml.h>
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <cstdio>
-#include <cstdlib>
-#include <sstream>
+#include <numbers>
+
+#include "coproc/descent/toml_reading.h"
 
 namespace gradfs {
 namespace {
 
-constexpr std::array<std::pair<Optimizer, std::string_view>, 5> kNames{{{Optimizer::kSgd, "sgd"},
-                                                                        {Optimizer::kMomentum, "momentum"},
-                                                                        {Optimizer::kNesterov, "nesterov"},
-                                                                        {Optimizer::kAdam, "adam"},
-                                                                        {Optimizer::kAdamw, "adamw"}}};
-constexpr double kFloatMax = 3.0e38;
+using namespace toml_reading;
 
-// Beyond an optimizer's own keys these are refused, as they would have no effect.
-bool uses_momentum(Optimizer optimizer) {
-  return optimizer == Optimizer::kMomentum || optimizer == Optimizer::kNesterov;
-}
-bool uses_betas(Optimizer optimizer) {
-  return optimizer == Optimizer::kAdam || optimizer == Optimizer::kAdamw;
-}
+constexpr std::array kScheduleKinds{Schedule::Kind::kConstant, Schedule::Kind::kStep, Schedule::Kind::kCosine,
+                                    Schedule::Kind::kLinear};
 
-Error invalid_at(const toml::node& node, const std::string& text) {
-  return {Errc::kInvalid, "descent.toml line " + std::to_string(node.source().begin.line) + ": " + text};
-}
-
-std::string shown(const toml::node& node) {
-  std::ostringstream out;
-  node.visit([&](const auto& value) { out << value; });
-  std::string text = out.str().substr(0, 60);
-  for (char& c : text) {
-    if (c == '\n') c = ' ';
-  }
-  return text;
-}
-
-struct Range {
-  double low;
-  double high;
-  bool open_high;
-  const char* text;
-};
-constexpr Range kNotNegative{0.0, kFloatMax, false, "a finite number of at least 0"};
-constexpr Range kFraction{0.0, 1.0, true, "a number of at least 0 and below 1"};
-constexpr Range kClosedFraction{0.0, 1.0, false, "a number from 0 to 1"};
-constexpr Range kEpsilon{1e-30, kFloatMax, false, "a finite number of at least 1e-30"};
-
-Result<double> number(const toml::node& node, const std::string& key, const Range& range) {
-  const auto value = node.is_number() ? node.value<double>() : std::nullopt;
-  const bool inside =
-      value && *value >= range.low && (range.open_high ? *value < range.high : *value <= range.high);
-  if (!inside) return invalid_at(node, key + " is " + shown(node) + "; it must be " + range.text);
-  return *value;
-}
-
-// Every key of the table is one of `allowed`.
-Result<void> check_keys(const toml::table& table, const std::string& name, std::string_view allowed) {
-  for (const auto& [key, node] : table) {
-    const std::string padded = " " + std::string(key.str()) + " ";
-    if ((" " + std::string(allowed) + " ").find(padded) == std::string::npos ||
-        padded.find(' ', 1) + 1 != padded.size()) {
-      return Error(Errc::kInvalid, "descent.toml line " + std::to_string(key.source().begin.line) +
-                                       ": unknown key " + name + std::string(key.str()) +
-                                       "; known are: " + std::string(allowed));
-    }
-  }
-  return ok();
-}
-
-Result<void> parse_betas(const toml::node& node, DescentConfig& config) {
+Result<std::array<double, 2>> parse_betas(const toml::node& node, const std::string& name) {
   const toml::array* betas = node.as_array();
   if (betas == nullptr || betas->size() != 2) {
-    return invalid_at(node, "optimizer.betas must be two numbers, as [0.9, 0.999]");
+    return invalid_at(node, name + " must be two numbers, as [0.9, 0.999]");
   }
-  GRADFS_TRY(config.beta1, number(*betas->get(0), "optimizer.betas[0]", kFraction));
-  GRADFS_TRY(config.beta2, number(*betas->get(1), "optimizer.betas[1]", kFraction));
-  return ok();
+  std::array<double, 2> out{};
+  GRADFS_TRY(out[0], number(*betas->get(0), name + "[0]", kFraction));
+  GRADFS_TRY(out[1], number(*betas->get(1), name + "[1]", kFraction));
+  return out;
 }
 
 Result<Optimizer> parse_name(const toml::table& table) {
@@ -92,58 +34,82 @@ Result<Optimizer> parse_name(const toml::table& table) {
   const auto optimizer = text ? optimizer_from_text(*text) : std::nullopt;
   if (!optimizer) {
     return invalid_at(*node,
-                      "optimizer.name is " + shown(*node) +
-                          "; it must be one of \"sgd\", \"momentum\", \"nesterov\", \"adam\", \"adamw\"");
+                      "optimizer.name is " + shown(*node) + "; it must be one of " + optimizer_names());
   }
   return *optimizer;
 }
 
+// Keys that mean nothing to the optimizer are refused, as they would have no effect.
+Result<void> check_owned(const toml::table& table, const std::string& name, Optimizer optimizer) {
+  for (const auto& [key, node] : table) {
+    if (has_key(optimizer, key.str())) continue;
+    return invalid_at(node, name + std::string(key.str()) + " is only for " + optimizers_with_key(key.str()) +
+                                "; the optimizer is " + std::string(to_text(optimizer)));
+  }
+  return ok();
+}
+
+Result<double> parse_momentum(const toml::node& node, const std::string& name, Optimizer optimizer) {
+  GRADFS_TRY(const double momentum, number(node, name, kFraction));
+  if (optimizer == Optimizer::kNesterov && momentum == 0.0) {
+    return invalid_at(node, name + " must be above 0 with nesterov");
+  }
+  return momentum;
+}
+
+Result<void> parse_key(std::string_view key, const toml::node& node, DescentConfig& config) {
+  const std::string name = "optimizer." + std::string(key);
+  if (key == "lr") {
+    GRADFS_TRY(config.lr, number(node, name, kNotNegative));
+  } else if (key == "weight_decay") {
+    GRADFS_TRY(config.weight_decay, number(node, name, kNotNegative));
+  } else if (key == "momentum") {
+    GRADFS_TRY(config.momentum, parse_momentum(node, name, config.optimizer));
+  } else if (key == "dampening") {
+    GRADFS_TRY(config.dampening, number(node, name, kClosedFraction));
+    if (config.optimizer == Optimizer::kNesterov && config.dampening != 0.0) {
+      return invalid_at(node, name + " must be 0 with nesterov");
+    }
+  } else if (key == "betas") {
+    GRADFS_TRY(const auto betas, parse_betas(node, name));
+    config.beta1 = betas[0];
+    config.beta2 = betas[1];
+  } else if (key == "eps") {
+    GRADFS_TRY(config.eps, number(node, name, kEpsilon));
+  } else if (key == "alpha") {
+    GRADFS_TRY(config.alpha, number(node, name, kFraction));
+  } else if (key == "lr_decay") {
+    GRADFS_TRY(config.lr_decay, number(node, name, kNotNegative));
+  } else if (key == "initial_accumulator_value") {
+    GRADFS_TRY(config.initial_accumulator_value, number(node, name, kNotNegative));
+  } else if (key == "profile") {
+    const auto text = node.value_exact<std::string>();
+    if (text != "fast" && text != "torch1-fma") {
+      return invalid_at(node, name + " is " + shown(node) + "; it must be \"fast\" or \"torch1-fma\"");
+    }
+    config.flushes_subnormals = text == "fast";
+  }
+  return ok();
+}
+
 Result<DescentConfig> parse_optimizer(const toml::table& table) {
-  GRADFS_TRYV(check_keys(table, "optimizer.", "name lr betas eps weight_decay momentum dampening profile"));
+  GRADFS_TRYV(check_keys(table, "optimizer.",
+                         "name lr betas eps weight_decay momentum dampening alpha lr_decay "
+                         "initial_accumulator_value profile"));
   GRADFS_TRY(const Optimizer optimizer, parse_name(table));
+  GRADFS_TRYV(check_owned(table, "optimizer.", optimizer));
   DescentConfig config = default_config(optimizer);
   for (const auto& [key, node] : table) {
-    const std::string name = "optimizer." + std::string(key.str());
-    const bool of_momentum = key == "momentum" || key == "dampening";
-    const bool of_adam = key == "betas" || key == "eps";
-    if ((of_momentum && !uses_momentum(optimizer)) || (of_adam && !uses_betas(optimizer))) {
-      return invalid_at(node, name + " is only for " +
-                                  (of_adam ? "adam and adamw" : "momentum and nesterov") +
-                                  ", but the optimizer is " + std::string(to_text(optimizer)));
-    }
-    if (key == "lr") {
-      GRADFS_TRY(config.lr, number(node, name, kNotNegative));
-    } else if (key == "weight_decay") {
-      GRADFS_TRY(config.weight_decay, number(node, name, kNotNegative));
-    } else if (key == "momentum") {
-      GRADFS_TRY(config.momentum, number(node, name, kFraction));
-    } else if (key == "dampening") {
-      GRADFS_TRY(config.dampening, number(node, name, kClosedFraction));
-      if (optimizer == Optimizer::kNesterov && config.dampening != 0.0) {
-        return invalid_at(node, name + " must be 0 with nesterov");
-      }
-    } else if (key == "eps") {
-      GRADFS_TRY(config.eps, number(node, name, kEpsilon));
-    } else if (key == "profile") {
-      const auto text = node.value_exact<std::string>();
-      if (text != "fast" && text != "torch1-fma") {
-        return invalid_at(node, name + " is " + shown(node) + "; it must be \"fast\" or \"torch1-fma\"");
-      }
-      config.flushes_subnormals = text == "fast";
-    } else if (key == "betas") {
-      GRADFS_TRYV(parse_betas(node, config));
-    }
-  }
-  if (optimizer == Optimizer::kNesterov && config.momentum == 0.0) {
-    return invalid_at(table, "optimizer.momentum must be above 0 with nesterov");
+    GRADFS_TRYV(parse_key(key.str(), node, config));
   }
   return config;
 }
 
-Result<DescentGroup> parse_group(const toml::node& node) {
+Result<DescentGroup> parse_group(const toml::node& node, Optimizer optimizer) {
   const toml::table* table = node.as_table();
   if (table == nullptr) return invalid_at(node, "group must be a table: write [[group]]");
-  GRADFS_TRYV(check_keys(*table, "group.", "match weight_decay lr_scale frozen"));
+  GRADFS_TRYV(check_keys(*table, "group.", "match weight_decay lr_scale frozen betas eps momentum"));
+  GRADFS_TRYV(check_owned(*table, "group.", optimizer));
   DescentGroup group;
   const toml::node* match = table->get("match");
   group.match = match != nullptr ? match->value_exact<std::string>().value_or("") : "";
@@ -162,7 +128,62 @@ Result<DescentGroup> parse_group(const toml::node& node) {
     if (!group.frozen)
       return invalid_at(*value, "group.frozen is " + shown(*value) + "; it must be true or false");
   }
+  if (const toml::node* value = table->get("betas")) {
+    GRADFS_TRY(group.betas, parse_betas(*value, "group.betas"));
+  }
+  if (const toml::node* value = table->get("eps")) {
+    GRADFS_TRY(group.eps, number(*value, "group.eps", kEpsilon));
+  }
+  if (const toml::node* value = table->get("momentum")) {
+    GRADFS_TRY(group.momentum, parse_momentum(*value, "group.momentum", optimizer));
+  }
   return group;
+}
+
+Result<Schedule::Kind> parse_kind(const toml::table& table) {
+  const toml::node* node = table.get("kind");
+  if (node == nullptr) return Schedule::Kind::kConstant;
+  const auto text = node->value_exact<std::string>();
+  for (const Schedule::Kind kind : kScheduleKinds) {
+    if (text == to_text(kind)) return kind;
+  }
+  return invalid_at(
+      *node, "schedule.kind is " + shown(*node) + "; it must be one of constant, step, cosine, linear");
+}
+
+Result<Schedule> parse_schedule(const toml::table& table) {
+  GRADFS_TRYV(check_keys(table, "schedule.", "kind warmup total every gamma min_lr_scale"));
+  Schedule out;
+  GRADFS_TRY(out.kind, parse_kind(table));
+  const bool is_step = out.kind == Schedule::Kind::kStep;
+  const bool has_end = out.kind == Schedule::Kind::kCosine || out.kind == Schedule::Kind::kLinear;
+  for (const auto& [key, node] : table) {
+    const std::string name = "schedule." + std::string(key.str());
+    const bool of_step = key == "every" || key == "gamma";
+    if ((of_step && !is_step) || (key == "total" && !has_end) ||
+        (key == "min_lr_scale" && out.kind == Schedule::Kind::kConstant)) {
+      return invalid_at(node, name + " has no meaning for the kind " + std::string(to_text(out.kind)));
+    }
+    if (key == "warmup") {
+      GRADFS_TRY(out.warmup, whole_number(node, name, 0));
+    } else if (key == "total") {
+      GRADFS_TRY(out.total, whole_number(node, name, 1));
+    } else if (key == "every") {
+      GRADFS_TRY(out.every, whole_number(node, name, 1));
+    } else if (key == "gamma") {
+      GRADFS_TRY(out.gamma, number(node, name, kClosedFraction));
+    } else if (key == "min_lr_scale") {
+      GRADFS_TRY(out.min_lr_scale, number(node, name, kClosedFraction));
+    }
+  }
+  if (has_end && out.total <= out.warmup) {
+    const toml::node* total = table.get("total");
+    return invalid_at(total != nullptr ? *total : table, "schedule.total must be above schedule.warmup");
+  }
+  if (is_step && table.get("every") == nullptr) {
+    return invalid_at(table, "schedule.every is missing: the updates from one step to the next");
+  }
+  return out;
 }
 
 Result<void> parse_policy(const toml::table& table, DescentConfig& config) {
@@ -187,21 +208,13 @@ Result<void> parse_policy(const toml::table& table, DescentConfig& config) {
   return ok();
 }
 
-Result<const toml::table*> section(const toml::table& root, const char* name) {
-  const toml::node* node = root.get(name);
-  if (node == nullptr) return nullptr;
-  if (node->as_table() == nullptr)
-    return invalid_at(*node, std::string(name) + " must be a table: write [" + name + "]");
-  return node->as_table();
-}
-
 Result<DescentConfig> parse_root(const toml::table& root) {
-  for (const char* later : {"keep", "schedule", "combine"}) {
+  for (const char* later : {"keep", "combine"}) {
     if (const toml::node* node = root.get(later)) {
       return invalid_at(*node, "[" + std::string(later) + "] is not supported; remove it");
     }
   }
-  GRADFS_TRYV(check_keys(root, "", "optimizer group policy"));
+  GRADFS_TRYV(check_keys(root, "", "optimizer group schedule policy"));
   GRADFS_TRY(const toml::table* optimizer, section(root, "optimizer"));
   // A copy of a table forgets its lines.
   const toml::table empty;
@@ -210,66 +223,62 @@ Result<DescentConfig> parse_root(const toml::table& root) {
   if (policy != nullptr) {
     GRADFS_TRYV(parse_policy(*policy, config));
   }
+  GRADFS_TRY(const toml::table* schedule, section(root, "schedule"));
+  if (schedule != nullptr) {
+    GRADFS_TRY(config.schedule, parse_schedule(*schedule));
+  }
   if (const toml::node* groups = root.get("group")) {
     if (groups->as_array() == nullptr) return invalid_at(*groups, "group must be a list: write [[group]]");
     for (const toml::node& node : *groups->as_array()) {
-      GRADFS_TRY(DescentGroup group, parse_group(node));
+      GRADFS_TRY(DescentGroup group, parse_group(node, config.optimizer));
       config.groups.push_back(std::move(group));
     }
   }
   return config;
 }
 
-// The shortest text that reads back as the same double, and that TOML takes for a float.
-std::string render(double value) {
-  for (int digits = 1; digits <= 17; ++digits) {
-    char text[40];
-    std::snprintf(text, sizeof text, "%.*g", digits, value);
-    if (std::strtod(text, nullptr) != value) continue;
-    std::string out = text;
-    if (out.find_first_of(".e") == std::string::npos) out += ".0";
-    return out;
-  }
-  return "0.0";
-}
-
-std::string render(const std::string& text) {
-  std::ostringstream out;
-  out << toml::value<std::string>(text);
-  return out.str();
-}
-
 }  // namespace
 
-std::string_view to_text(Optimizer optimizer) noexcept {
-  for (const auto& [value, name] : kNames) {
-    if (value == optimizer) return name;
+std::string_view to_text(Schedule::Kind kind) noexcept {
+  switch (kind) {
+    case Schedule::Kind::kConstant:
+      return "constant";
+    case Schedule::Kind::kStep:
+      return "step";
+    case Schedule::Kind::kCosine:
+      return "cosine";
+    case Schedule::Kind::kLinear:
+      return "linear";
   }
   return "unknown";
 }
 
-std::optional<Optimizer> optimizer_from_text(std::string_view name) noexcept {
-  for (const auto& [value, text] : kNames) {
-    if (text == name) return value;
+double Schedule::factor(std::uint64_t version) const noexcept {
+  if (version < warmup) return static_cast<double>(version + 1) / static_cast<double>(warmup);
+  const std::uint64_t past = version - warmup;
+  if (kind == Kind::kConstant) return 1.0;
+  if (kind == Kind::kStep) {
+    return std::max(min_lr_scale, std::pow(gamma, static_cast<double>(past / every)));
   }
-  return std::nullopt;
-}
-
-std::optional<Optimizer> optimizer_from_value(std::uint32_t value) noexcept {
-  for (const auto& [optimizer, name] : kNames) {
-    if (static_cast<std::uint32_t>(optimizer) == value) return optimizer;
-  }
-  return std::nullopt;
+  const double x = std::min(1.0, static_cast<double>(past) / static_cast<double>(total - warmup));
+  if (kind == Kind::kLinear) return 1.0 - (1.0 - min_lr_scale) * x;
+  return min_lr_scale + (1.0 - min_lr_scale) * (1.0 + std::cos(std::numbers::pi * x)) / 2.0;
 }
 
 DescentConfig::ForTensor DescentConfig::for_tensor(const std::string& name) const {
-  ForTensor out{lr, weight_decay, false};
+  ForTensor out{lr, weight_decay, momentum, beta1, beta2, eps, false};
   double lr_scale = 1.0;
   for (const DescentGroup& group : groups) {
     if (::fnmatch(group.match.c_str(), name.c_str(), FNM_NOESCAPE) != 0) continue;
     out.weight_decay = group.weight_decay.value_or(out.weight_decay);
     lr_scale = group.lr_scale.value_or(lr_scale);
     out.frozen = group.frozen.value_or(out.frozen);
+    if (group.betas) {
+      out.beta1 = (*group.betas)[0];
+      out.beta2 = (*group.betas)[1];
+    }
+    out.eps = group.eps.value_or(out.eps);
+    out.momentum = group.momentum.value_or(out.momentum);
   }
   out.lr = lr * lr_scale;
   return out;
@@ -278,9 +287,34 @@ DescentConfig::ForTensor DescentConfig::for_tensor(const std::string& name) cons
 DescentConfig default_config(Optimizer optimizer) {
   DescentConfig config;
   config.optimizer = optimizer;
-  if (uses_betas(optimizer)) config.lr = 1e-3;
-  if (uses_momentum(optimizer)) config.momentum = 0.9;
-  if (optimizer == Optimizer::kAdamw) config.weight_decay = 0.01;
+  switch (optimizer) {
+    case Optimizer::kSgd:
+    case Optimizer::kRmsprop:
+      break;
+    case Optimizer::kMomentum:
+    case Optimizer::kNesterov:
+      config.momentum = 0.9;
+      break;
+    case Optimizer::kAdam:
+      config.lr = 1e-3;
+      break;
+    case Optimizer::kAdamw:
+      config.lr = 1e-3;
+      config.weight_decay = 0.01;
+      break;
+    case Optimizer::kAdagrad:
+      config.eps = 1e-10;
+      break;
+    case Optimizer::kLion:
+      config.lr = 1e-4;
+      config.beta2 = 0.99;
+      break;
+    case Optimizer::kLamb:
+      config.lr = 1e-3;
+      config.eps = 1e-6;
+      config.weight_decay = 0.01;
+      break;
+  }
   return config;
 }
 
@@ -292,50 +326,6 @@ Result<DescentConfig> parse_config(std::string_view text) {
     return Error(Errc::kInvalid, "descent.toml line " + std::to_string(error.source().begin.line) + ": " +
                                      std::string(error.description()));
   }
-}
-
-std::string render_config(const DescentConfig& config) {
-  const auto line = [](const std::string& key, const std::string& value, const char* comment) {
-    std::string out = key + " = " + value;
-    out.resize(std::max<std::size_t>(out.size() + 2, 30), ' ');
-    return out + "# " + comment + "\n";
-  };
-  std::string out =
-      "# How this model learns. An edit takes effect with the next number; a refused one changes "
-      "nothing.\n\n";
-  out += "[optimizer]\n";
-  out += line("name", "\"" + std::string(to_text(config.optimizer)) + "\"",
-              "sgd, momentum, nesterov, adam, adamw");
-  out += line("lr", render(config.lr), "learning rate");
-  if (uses_betas(config.optimizer)) {
-    out += line("betas", "[" + render(config.beta1) + ", " + render(config.beta2) + "]",
-                "of the two running averages");
-    out += line("eps", render(config.eps), "added to the denominator");
-  }
-  if (uses_momentum(config.optimizer)) {
-    out += line("momentum", render(config.momentum), "below 1");
-    if (config.optimizer == Optimizer::kMomentum)
-      out += line("dampening", render(config.dampening), "from 0 to 1");
-  }
-  out += line(
-      "weight_decay", render(config.weight_decay),
-      config.optimizer == Optimizer::kAdamw ? "decoupled from the gradient" : "L2: added to the gradient");
-  if (!config.flushes_subnormals) out += line("profile", "\"torch1-fma\"", "subnormal numbers are kept");
-  for (const DescentGroup& group : config.groups) {
-    out += "\n[[group]]\nmatch = " + render(group.match) + "\n";
-    if (group.weight_decay) out += "weight_decay = " + render(*group.weight_decay) + "\n";
-    if (group.lr_scale) out += "lr_scale = " + render(*group.lr_scale) + "\n";
-    if (group.frozen) out += std::string("frozen = ") + (*group.frozen ? "true\n" : "false\n");
-  }
-  if (config.groups.empty()) {
-    out +=
-        "\n# Exceptions for tensors by name; for each key the last match wins.\n"
-        "# [[group]]\n# match = \"*.bias\"\n# weight_decay = 0.0\n# lr_scale = 1.0\n# frozen = false\n";
-  }
-  out += "\n[policy]\n" + line("mode", "\"async\"", "each gradient is applied as it lands");
-  out += line("ack", config.ack == Ack::kApplied ? "\"applied\"" : "\"committed\"",
-              "what close() waits for: applied, or committed (durable)");
-  return out;
 }
 
 }  // namespace gradfs

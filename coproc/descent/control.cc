@@ -32,6 +32,7 @@ Result<void> format_control(int fd, const ModelLayout& model, const ControlOptio
   header.stripe_parameters = kStripeParameters;
   header.numbers_offset = sections.numbers;
   header.steps_offset = sections.steps;
+  header.ratios_offset = sections.ratios;
   header.slots_offset = sections.slots;
   header.slot_bytes = kSlotBytes;
   header.file_bytes = sections.file_bytes;

@@ -123,7 +123,8 @@ Result<void> Engine::check_control() const {
                     h.stripe_count == layout_->stripes().size() && h.stripe_parameters == kStripeParameters &&
                     h.slot_count >= 1 && h.slot_count <= kControlSlotsMax && h.slot_bytes == kSlotBytes &&
                     h.numbers_offset == sections.numbers && h.steps_offset == sections.steps &&
-                    h.slots_offset == sections.slots && h.file_bytes == sections.file_bytes;
+                    h.ratios_offset == sections.ratios && h.slots_offset == sections.slots &&
+                    h.file_bytes == sections.file_bytes;
   if (!fits) return Error(Errc::kCorrupt, "the control file is not of this model");
   return ok();
 }

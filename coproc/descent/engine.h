@@ -5,6 +5,9 @@
 // which holds the watermark, a number for each stripe, step counts and scratch slots. Nobody else may write
 // them: hold an exclusive lock of the image directory while an Engine exists.
 //
+// A rule with norms (LAMB) takes its number in two phases: norms by stripe, which only reads; then, with the
+// trust ratios in the control file, the stripes as any other rule does.
+//
 // Life: format_control once, then Engine::open at every start, which repairs what a killed process left; then
 // the caller applies every number above watermark() in order. A number that was interrupted is applied again
 // by the same call with the same arguments: only stripes that have not taken it do. A number at or below the
@@ -75,7 +78,10 @@ enum class FaultPoint : std::uint8_t {
   kWatermarkMoved,
   kMirrored,  // of each number
   kRepairing,
-  kRepaired,  // of each slot left full
+  kRepaired,      // of each slot left full
+  kStripeNormed,  // of each stripe, of a rule with norms
+  kRatiosWritten,
+  kRatiosNumbered,  // of each number, of a rule with norms
 };
 using FaultHook = std::function<void(FaultPoint)>;
 
@@ -127,6 +133,7 @@ class Engine {
   struct StripeArrays;
   struct Outcome;
   class Pass;
+  class NormPass;
 
   Engine(ThreadPool& pool, FaultHook hook) : pool_(pool), hook_(std::move(hook)) {}
   Result<void> map(const EngineFiles& files);
@@ -141,6 +148,12 @@ class Engine {
   [[nodiscard]] float* slot_array(std::uint32_t slot, std::uint32_t array) const;
   [[nodiscard]] std::uint64_t& number_of(std::uint64_t stripe) const;
   [[nodiscard]] std::uint64_t* steps_after(Sequence number) const;
+  [[nodiscard]] double* ratios_of(Sequence number) const;
+  // Phase one of a rule with norms: stripes are those of the tensors that take the number; hypers, by tensor,
+  // get their trust ratios. kIo as apply_gradient, and then no stripe has taken the number.
+  Result<void> find_trust_ratios(Sequence number, const DescentConfig& config, const Gradient& gradient,
+                                 const std::vector<std::uint32_t>& stripes,
+                                 std::vector<gradfs_hyper>& hypers);
   [[nodiscard]] Outcome unchanged() const;
   void finish(Sequence number, const Outcome& outcome);
   [[nodiscard]] Result<void> check_gradient(const DescentConfig& config, const Gradient& gradient) const;

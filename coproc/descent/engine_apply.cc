@@ -7,16 +7,13 @@
 namespace gradfs {
 namespace {
 
-bool is_aligned(const std::byte* data) {
-  return reinterpret_cast<std::uintptr_t>(data) % alignof(float) == 0;
-}
-
 // A gradient with a number, and what the rule makes of its hyperparameters.
 struct NumberedGradient {
   Sequence number;
   const Gradient* gradient = nullptr;
   std::vector<char> takes;             // by tensor: whether it takes this gradient
-  std::vector<KernelScalars> scalars;  // by tensor that does
+  std::vector<gradfs_hyper> hypers;    // by tensor that does
+  std::vector<KernelScalars> scalars;  // the same, rounded
 };
 
 struct GradientUpdate final : StripeUpdate {
@@ -29,13 +26,19 @@ struct GradientUpdate final : StripeUpdate {
   [[nodiscard]] std::uint32_t arrays() const override { return array_bits; }
   [[nodiscard]] bool flushes_subnormals() const override { return flushes; }
 
-  [[nodiscard]] const float* aligned(std::uint32_t slot, const Gradient& gradient,
-                                     const Stripe& stripe) const {
-    const std::byte* data = gradient.data(stripe.tensor) + stripe.first * sizeof(float);
-    if (is_aligned(data)) return reinterpret_cast<const float*>(data);
-    float* copy = (*copies)[slot].get();
-    std::memcpy(copy, data, stripe.count * sizeof(float));
-    return copy;
+  // When all hyperparameters are known.
+  void round_hypers(Optimizer optimizer, std::uint32_t states) {
+    array_bits = 1;
+    for (NumberedGradient& one : gradients) {
+      one.scalars.resize(one.hypers.size());
+      for (std::size_t tensor = 0; tensor < one.hypers.size(); ++tensor) {
+        if (one.takes[tensor] == 0) continue;
+        one.scalars[tensor] = scalars_of(optimizer, one.hypers[tensor]);
+        for (std::uint32_t state = 0; state < states; ++state) {
+          if (writes_state(optimizer, one.scalars[tensor], state)) array_bits |= 2U << state;
+        }
+      }
+    }
   }
 
   [[nodiscard]] bool compute(std::uint32_t slot, const Stripe& stripe, Sequence taken,
@@ -45,12 +48,12 @@ struct GradientUpdate final : StripeUpdate {
       if (one.number <= taken || one.takes[stripe.tensor] == 0) continue;
       KernelSpan span;
       span.n = stripe.count;
-      span.grad = aligned(slot, *one.gradient, stripe);
+      span.grad = aligned_gradient(*one.gradient, stripe, (*copies)[slot].get());
       span.param = from[0];
       span.new_param = fresh[0];
       for (std::uint32_t i = 0; i < kControlStates; ++i) {
         span.state[i] = from[i + 1];
-        span.new_state[i] = fresh[i + 1];
+        span.new_state[i] = (array_bits >> (i + 1) & 1) != 0 ? fresh[i + 1] : nullptr;
       }
       kernel(span, one.scalars[stripe.tensor]);
       from = fresh;
@@ -105,11 +108,17 @@ Result<void> Engine::apply_gradients(Sequence first, const DescentConfig& config
   if (gradients.empty()) return ok();
   GRADFS_TRYV(is_done(first));
   if (gradients.size() > kGradientsAtOnce) return Error(Errc::kInvalid, "too many gradients at once");
+  const bool has_norms = norms_kernel_of(kernels(), config.optimizer) != nullptr;
+  if (has_norms && gradients.size() > 1) {  // norms are of what the number before has left
+    for (std::size_t i = 0; i < gradients.size(); ++i) {
+      GRADFS_TRYV(apply_gradient(Sequence{first.value + i}, config, *gradients[i]));
+    }
+    return ok();
+  }
 
   const std::vector<ModelTensor>& tensors = layout_->tensors();
   GradientUpdate update;
   update.kernel = kernel_of(kernels(), config.optimizer);
-  update.array_bits = (2U << optimizer_layout_->state_count()) - 1;
   update.flushes = config.flushes_subnormals;
   update.copies = &gradient_copies_;
   std::vector<DescentConfig::ForTensor> own;
@@ -124,19 +133,19 @@ Result<void> Engine::apply_gradients(Sequence first, const DescentConfig& config
     GRADFS_TRYV(check_gradient(config, gradient));
     inputs.push_back(&gradient.mapping());
     Outcome& outcome = outcomes[i] = i == 0 ? unchanged() : outcomes[i - 1];
-    ++outcome.version;
     NumberedGradient& one = update.gradients.emplace_back();
     one.number = Sequence{first.value + i};
     one.gradient = &gradient;
     one.takes.resize(tensors.size());
-    one.scalars.resize(tensors.size());
+    one.hypers.resize(tensors.size());
     for (std::uint32_t tensor = 0; tensor < tensors.size(); ++tensor) {
       if (gradient.data(tensor) == nullptr || own[tensor].frozen) continue;
       one.takes[tensor] = taken[tensor] = 1;
-      one.scalars[tensor] = scalars_of(
-          config.optimizer, hyper_of(config, own[tensor], ++outcome.steps[tensor], gradient.scale()));
+      one.hypers[tensor] =
+          hyper_of(config, own[tensor], {++outcome.steps[tensor], outcome.version, gradient.scale()});
       copies |= !is_aligned(gradient.data(tensor));
     }
+    ++outcome.version;
   }
   for (auto& copy : gradient_copies_) {
     if (copies && !copy) copy = std::make_unique<float[]>(kStripeParameters);
@@ -145,6 +154,10 @@ Result<void> Engine::apply_gradients(Sequence first, const DescentConfig& config
   for (std::uint32_t i = 0; i < layout_->stripes().size(); ++i) {
     if (taken[layout_->stripes()[i].tensor] != 0) stripes.push_back(i);
   }
+  if (has_norms) {
+    GRADFS_TRYV(find_trust_ratios(first, config, *gradients[0], stripes, update.gradients[0].hypers));
+  }
+  update.round_hypers(config.optimizer, optimizer_layout_->state_count());
   const Sequence last = update.gradients.back().number;
   GRADFS_TRYV(Pass(*this, first, last, inputs, update).run(stripes));
   // Each number in turn: what is kept twice, by parity, is never written where it is in force.

@@ -52,16 +52,27 @@ int apply_in_place(const gradfs_span* span, const gradfs_hyper* hyper) {
 }
 
 template <Optimizer kOptimizer>
-gradfs_rule make_rule(const char* name, const char* first_state = nullptr,
-                      const char* second_state = nullptr) {
+int sum_squares(const gradfs_span* span, const gradfs_hyper* hyper, double squares[2]) {
+  KernelSpan own;
+  own.n = span->n;
+  own.grad = span->grad;
+  own.param = span->param;
+  for (int i = 0; i < 2; ++i) own.state[i] = span->state[i];
+  norms_kernel_of(kernels(), kOptimizer)(own, scalars_of(kOptimizer, *hyper), squares);
+  return 0;
+}
+
+template <Optimizer kOptimizer>
+gradfs_rule make_rule(const char* first_state = nullptr, const char* second_state = nullptr) {
   gradfs_rule rule{};
   rule.size = sizeof rule;
   rule.abi_version = GRADFS_ABI_VERSION;
   rule.flags = GRADFS_RULE_SCALES;
-  rule.name = name;
+  rule.name = to_text(kOptimizer).data();  // of a literal, so it ends with a zero
   rule.state_names[0] = first_state;
   rule.state_names[1] = second_state;
   rule.apply = apply_in_place<kOptimizer>;
+  if (kOptimizer == Optimizer::kLamb) rule.norms = sum_squares<kOptimizer>;
   return rule;
 }
 
@@ -77,20 +88,24 @@ const Kernels& kernels() noexcept {
   return fastest;
 }
 
-gradfs_hyper hyper_of(const DescentConfig& config, const DescentConfig::ForTensor& own, std::uint64_t step,
-                      float scale) {
+gradfs_hyper hyper_of(const DescentConfig& config, const DescentConfig::ForTensor& own,
+                      const UpdateOf& update) {
   gradfs_hyper out{};
   out.size = sizeof out;
-  out.step = step;
-  out.lr = own.lr;
+  out.step = update.step;
+  out.lr = own.lr * config.schedule.factor(update.version);
   out.weight_decay = own.weight_decay;
-  out.momentum = config.momentum;
+  out.momentum = own.momentum;
   out.dampening = config.dampening;
-  out.beta1 = config.beta1;
-  out.beta2 = config.beta2;
-  out.eps = config.eps;
+  out.beta1 = own.beta1;
+  out.beta2 = own.beta2;
+  out.eps = own.eps;
   out.nesterov = config.optimizer == Optimizer::kNesterov ? 1 : 0;
-  out.grad_scale = scale;
+  out.grad_scale = update.scale;
+  out.alpha = config.alpha;
+  out.lr_decay = config.lr_decay;
+  out.initial_accumulator_value = config.initial_accumulator_value;
+  out.trust_ratio = 1.0;
   return out;
 }
 
@@ -109,9 +124,19 @@ KernelScalars scalars_of(Optimizer optimizer, const gradfs_hyper& hyper) noexcep
   out.eps = static_cast<float>(hyper.eps);
   out.is_first = hyper.step == 1;
   out.is_nesterov = hyper.nesterov != 0;
+  const auto steps = static_cast<double>(hyper.step);
   if (optimizer == Optimizer::kAdam || optimizer == Optimizer::kAdamw) {
-    const auto steps = static_cast<double>(hyper.step);
     out.rate = static_cast<float>(-(hyper.lr / (1.0 - std::pow(hyper.beta1, steps))));
+    out.root = static_cast<float>(std::sqrt(1.0 - std::pow(hyper.beta2, steps)));
+  } else if (optimizer == Optimizer::kAdagrad) {
+    out.rate = static_cast<float>(-(hyper.lr / (1.0 + (steps - 1.0) * hyper.lr_decay)));
+    out.start = static_cast<float>(hyper.initial_accumulator_value);
+  } else if (optimizer == Optimizer::kRmsprop) {
+    out.beta2 = static_cast<float>(hyper.alpha);
+    out.rest2 = static_cast<float>(1.0 - hyper.alpha);
+  } else if (optimizer == Optimizer::kLamb) {
+    out.rate = static_cast<float>(-(hyper.lr * hyper.trust_ratio));
+    out.unbiased = static_cast<float>(1.0 / (1.0 - std::pow(hyper.beta1, steps)));
     out.root = static_cast<float>(std::sqrt(1.0 - std::pow(hyper.beta2, steps)));
   }
   return out;
@@ -128,17 +153,43 @@ Kernel kernel_of(const Kernels& kernels, Optimizer optimizer) noexcept {
       return kernels.adam;
     case Optimizer::kAdamw:
       return kernels.adamw;
+    case Optimizer::kAdagrad:
+      return kernels.adagrad;
+    case Optimizer::kRmsprop:
+      return kernels.rmsprop;
+    case Optimizer::kLion:
+      return kernels.lion;
+    case Optimizer::kLamb:
+      return kernels.lamb;
   }
   GRADFS_CHECK(false);
 }
 
+NormsKernel norms_kernel_of(const Kernels& kernels, Optimizer optimizer) noexcept {
+  return optimizer == Optimizer::kLamb ? kernels.lamb_norms : nullptr;
+}
+
+bool writes_state(Optimizer optimizer, const KernelScalars& scalars, std::uint32_t state) noexcept {
+  return optimizer != Optimizer::kRmsprop || state != 1 || scalars.momentum != 0.0F;
+}
+
+double trust_ratio_of(double parameter_squares, double update_squares) noexcept {
+  const double parameters = std::sqrt(parameter_squares);
+  const double update = std::sqrt(update_squares);
+  return parameters > 0 && update > 0 ? parameters / update : 1.0;
+}
+
 const gradfs_rule& builtin_rule(Optimizer optimizer) noexcept {
   static const gradfs_rule rules[] = {
-      make_rule<Optimizer::kSgd>("sgd"),
-      make_rule<Optimizer::kMomentum>("momentum", "momentum_buffer"),
-      make_rule<Optimizer::kNesterov>("nesterov", "momentum_buffer"),
-      make_rule<Optimizer::kAdam>("adam", "exp_avg", "exp_avg_sq"),
-      make_rule<Optimizer::kAdamw>("adamw", "exp_avg", "exp_avg_sq"),
+      make_rule<Optimizer::kSgd>(),
+      make_rule<Optimizer::kMomentum>("momentum_buffer"),
+      make_rule<Optimizer::kNesterov>("momentum_buffer"),
+      make_rule<Optimizer::kAdam>("exp_avg", "exp_avg_sq"),
+      make_rule<Optimizer::kAdamw>("exp_avg", "exp_avg_sq"),
+      make_rule<Optimizer::kAdagrad>("sum"),
+      make_rule<Optimizer::kRmsprop>("square_avg", "momentum_buffer"),
+      make_rule<Optimizer::kLion>("exp_avg"),
+      make_rule<Optimizer::kLamb>("exp_avg", "exp_avg_sq"),
   };
   const auto index = static_cast<std::size_t>(optimizer) - 1;
   GRADFS_CHECK(index < std::size(rules));

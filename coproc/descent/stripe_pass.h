@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstring>
 
 #include "coproc/descent/engine.h"
 
@@ -26,6 +27,17 @@ inline constexpr std::uint32_t kArrays = 1 + kControlStates;
 struct Engine::StripeArrays {
   float* array[kArrays] = {};
 };
+
+inline bool is_aligned(const std::byte* data) {
+  return reinterpret_cast<std::uintptr_t>(data) % alignof(float) == 0;
+}
+// A stripe of a gradient: the landed bytes themselves, or where they are not aligned `copy`, which gets them.
+inline const float* aligned_gradient(const Gradient& gradient, const Stripe& stripe, float* copy) {
+  const std::byte* data = gradient.data(stripe.tensor) + stripe.first * sizeof(float);
+  if (is_aligned(data)) return reinterpret_cast<const float*>(data);
+  std::memcpy(copy, data, stripe.count * sizeof(float));
+  return copy;
+}
 
 // What a number leaves behind beside the stripes.
 struct Engine::Outcome {

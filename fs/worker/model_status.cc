@@ -48,7 +48,7 @@ std::string BoundModel::status_json() const {
       {"committed", last_queued_.value},
       {"pending", queue_.size()},
       {"optimizer", std::string(to_text(applied_config_.optimizer))},
-      {"lr", applied_config_.lr},
+      {"lr", applied_config_.lr * applied_config_.schedule.factor(engine_->version())},
       {"applied", applied_.value},
       {"refused", refused_},
       {"updates_per_second", rate},

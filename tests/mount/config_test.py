@@ -26,6 +26,8 @@ BAD = {
     "negative_eps": config("adam", 0.5, eps=-1.0),
     "not_utf8": "[optimizer]\nname = \"sgd\"\nlr = 0.5\n# \udcff\udcfe\n",
     "empty_name": config("", 0.5),
+    "key_of_another_optimizer": config("lion", 0.5, eps=1e-8),
+    "schedule_without_an_end": config("sgd", 0.5) + "[schedule]\nkind = \"cosine\"\n",
 }
 
 
@@ -116,6 +118,15 @@ class Edits(ClusterCase):
         self.assertEqual(read_file(self.file).decode(), config("sgd", 0.5))
         self.push_at(0.5)
 
+    def test_a_schedule_follows_the_version(self):
+        self.model.configure(config("sgd", 1.0) + "[schedule]\nkind = \"step\"\nevery = 1\ngamma = 0.5\n")
+        for version in range(3):
+            self.assertEqual(float(self.model.status()["lr"]), 0.5**version)
+            self.push_at(0.5**version)
+        self.cluster.kill9("worker-0")
+        self.cluster.restart("worker-0")
+        self.push_at(0.5**3)
+
     def refuse(self, way, text):
         self.push_at(1)
         old = read_file(self.file)
@@ -156,6 +167,11 @@ class Optimizers(ClusterCase):
         "adam": dict(lr=0.01, betas=[0.9, 0.999], eps=1e-8),
         "adam_with_decay": dict(name="adam", lr=0.01, betas=[0.8, 0.99], eps=1e-6, weight_decay=0.1),
         "adamw": dict(lr=0.01, betas=[0.9, 0.999], eps=1e-8, weight_decay=0.01),
+        "adagrad": dict(lr=0.01, lr_decay=0.1, eps=1e-10, initial_accumulator_value=0.5),
+        "rmsprop": dict(lr=0.01, alpha=0.9, eps=1e-8),
+        "rmsprop_with_momentum": dict(name="rmsprop", lr=0.01, momentum=0.5, weight_decay=0.1),
+        "lion": dict(lr=0.001, betas=[0.9, 0.99], weight_decay=0.5),
+        "lamb": dict(lr=0.01, betas=[0.9, 0.999], eps=1e-6, weight_decay=0.01),
     }
 
     def follow(self, model, name, settings, gradients, values=None, states=None):
@@ -205,11 +221,11 @@ class Optimizers(ClusterCase):
                 self.assertAlmostEqual(seen, wanted, delta=1e-5)
 
     def test_defaults_are_torchs(self):
-        for name in ("momentum", "nesterov", "adam", "adamw"):
+        for name in ("momentum", "nesterov", "adam", "adamw", "adagrad", "rmsprop", "lion", "lamb"):
             model = Model(self.cluster, optimizer=name, lr=0.01)
             settings = dict(lr=0.01)
             said = tomllib.loads(read_file(model.file("descent.toml")).decode())["optimizer"]
-            settings.update({key: said[key] for key in ("momentum", "betas", "eps", "weight_decay") if key in said})
+            settings.update({key: value for key, value in said.items() if key not in ("name", "lr", "dampening")})
             self.follow(model, name, settings, self.gradients(3))
 
     def test_a_tensor_that_is_missing_takes_no_step(self):
@@ -240,12 +256,13 @@ class Optimizers(ClusterCase):
         self.follow(model, "adam", dict(lr=0.002), self.gradients(3), values, states)
 
     def test_state_outlives_the_worker(self):
-        model = Model(self.cluster, optimizer="adam")
-        model.configure(config("adam", 0.01))
-        values, states = self.follow(model, "adam", dict(lr=0.01), self.gradients(3))
-        self.cluster.kill9("worker-0")
-        self.cluster.restart("worker-0")
-        self.follow(model, "adam", dict(lr=0.01), self.gradients(3), values, states)
+        for name in ("adam", "lamb"):
+            model = Model(self.cluster, optimizer=name)
+            model.configure(config(name, 0.01, weight_decay=0.0))
+            values, states = self.follow(model, name, dict(lr=0.01), self.gradients(3))
+            self.cluster.kill9("worker-0")
+            self.cluster.restart("worker-0")
+            self.follow(model, name, dict(lr=0.01), self.gradients(3), values, states)
 
 
 for _kind in Optimizers.settings:

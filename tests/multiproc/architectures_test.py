@@ -128,7 +128,7 @@ class Architectures(ClusterCase):
             self.assertEqual(os.listdir(os.path.join(model, folder)), [])
 
     def test_one_worker_gives_the_same_bits_everywhere(self):
-        for optimizer in ("sgd", "adam"):
+        for optimizer in ("sgd", "adam", "lamb"):
             bits = {}
             for architecture in (*ALL, "local"):
                 model = self.model(architecture, f"{architecture}-{optimizer}", optimizer)

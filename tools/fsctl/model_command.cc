@@ -2,6 +2,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "coproc/descent/optimizers.h"
 #include "coproc/descent/safetensors.h"
 #include "tools/fsctl/commands.h"
 #include "tools/fsctl/model_create.h"
@@ -153,8 +154,7 @@ void add_create(CLI::App& group, Action& action) {
                                     "widths of a fully connected network, such as 784,1024,10");
   create->add_option("--from", arguments->from, "safetensors file with the first parameters, all F32")
       ->excludes(layers);
-  create->add_option("--optimizer", arguments->optimizer, "sgd, momentum, nesterov, adam, adamw")
-      ->capture_default_str();
+  create->add_option("--optimizer", arguments->optimizer, optimizer_names())->capture_default_str();
   create->add_option("--lr", arguments->lr, "learning rate (the optimizer's default)");
   create->add_option("--seed", arguments->seed, "of the first parameters, with --layers")
       ->capture_default_str();

@@ -28,8 +28,7 @@ struct Plan {
 Result<std::string> make_config(const CreateArguments& arguments) {
   const auto optimizer = optimizer_from_text(arguments.optimizer);
   if (!optimizer) {
-    return Error(Errc::kInvalid,
-                 "--optimizer " + arguments.optimizer + ": there is sgd, momentum, nesterov, adam, adamw");
+    return Error(Errc::kInvalid, "--optimizer " + arguments.optimizer + ": there is " + optimizer_names());
   }
   DescentConfig config = default_config(*optimizer);
   if (arguments.lr) config.lr = *arguments.lr;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "coproc/descent/config.h"
+#include "coproc/descent/kernels.h"
 #include "fs/base/result.h"
 #include "fs/base/thread_pool.h"
 #include "trainer/exchange.h"
@@ -43,6 +44,12 @@ class Updater {
   Updater(const ModelLayout& layout, DescentConfig config, std::size_t threads);
   [[nodiscard]] const float* gradient_of(const Stripe& stripe, std::span<const float* const> gradients,
                                          float* sum) const;
+  [[nodiscard]] KernelSpan span_of(const Stripe& stripe, std::span<float> parameters, const float* gradient);
+  template <class Take>
+  void each_stripe(Take&& take);  // take(index in stripes_, thread), on the pool
+  [[nodiscard]] std::vector<KernelScalars> scalars(const std::vector<gradfs_hyper>& hypers) const;
+  void find_trust_ratios(std::span<float> parameters, std::span<const float* const> gradients,
+                         std::vector<gradfs_hyper>& hypers);
 
   const DescentConfig config_;
   std::vector<DescentConfig::ForTensor> tensors_;

@@ -147,7 +147,7 @@ class Script {
       case 5:
         return engine.apply_config(number, config);
       case 6: {
-        const Optimizer other = optimizer_ == Optimizer::kAdam ? Optimizer::kAdamw : Optimizer::kAdam;
+        const Optimizer other = other_optimizer();
         files_.initialise(other);
         return engine.apply_config(number, default_config(other), files_.state_of(other));
       }
@@ -156,6 +156,13 @@ class Script {
         return engine.apply_gradient(number, default_config(engine.optimizer()), gradient);
       }
     }
+  }
+
+  // With the same states, and with others; and lamb, whose numbers have two phases.
+  [[nodiscard]] Optimizer other_optimizer() const {
+    if (optimizer_ == Optimizer::kAdam) return Optimizer::kAdamw;
+    if (optimizer_ == Optimizer::kAdamw || optimizer_ == Optimizer::kAdagrad) return Optimizer::kLamb;
+    return Optimizer::kAdam;
   }
 
   Optimizer optimizer_;
@@ -243,6 +250,40 @@ TEST_P(EngineCrashTest, KilledAnywhereInABigModel) {
     SCOPED_TRACE("points" + points);
     script.finish_and_compare(wanted);
   }
+}
+
+// What phase one leaves behind binds nobody: no stripe has taken the number.
+TEST(LambCrashTest, ANumberWithTrustRatiosAndNoStripeCanBeVoided) {
+  const auto shapes = small_model();
+  const ModelFiles killed(shapes, Optimizer::kLamb);
+  const ModelFiles untouched(shapes, Optimizer::kLamb);
+  const UniqueFd gradients[] = {safetensors_file(all_pieces(shapes, 2)),
+                                safetensors_file(all_pieces(shapes, 3))};
+  const auto apply = [&](const ModelFiles& files, std::uint64_t number,
+                         const FaultHook& hook) -> Result<void> {
+    ThreadPool pool(1);
+    GRADFS_TRY(const auto engine, files.open(pool, hook));
+    GRADFS_TRY(const Gradient gradient, open_gradient(*files.layout, gradients[number - 1], pool));
+    return engine->apply_gradient(Sequence(number), default_config(Optimizer::kLamb), gradient);
+  };
+  const pid_t child = ::fork();
+  if (child == 0) {
+    static_cast<void>(apply(killed, 1, [](FaultPoint point) {
+      if (point == FaultPoint::kRatiosNumbered) ::kill(::getpid(), SIGKILL);
+    }));
+    ::_exit(kFailed);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFSIGNALED(status));
+  for (const ModelFiles* files : {&killed, &untouched}) {
+    ThreadPool pool(1);
+    const auto engine = files->open(pool);
+    ASSERT_TRUE(engine);
+    ASSERT_TRUE(engine.value()->apply_void(Sequence(1)));
+    ASSERT_TRUE(apply(*files, 2, nullptr));
+  }
+  EXPECT_TRUE(content(killed.model) == content(untouched.model));
 }
 
 }  // namespace

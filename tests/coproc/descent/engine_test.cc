@@ -1,144 +1,9 @@
 #include "coproc/descent/engine.h"
 
-#include "tests/coproc/descent/model_files.h"
+#include "tests/coproc/descent/engine_fixture.h"
 
 namespace gradfs {
 namespace {
-
-// The rules, one element after the other, written from PyTorch's description.
-struct Reference {
-  struct Tensor {
-    std::string name;
-    Floats param, first, second;
-    std::uint64_t step = 0;
-  };
-  std::vector<Tensor> tensors;
-
-  explicit Reference(const std::vector<Piece>& pieces) {
-    for (const Piece& piece : pieces) {
-      const Floats zeros(piece.values.size(), 0.0F);
-      tensors.push_back({piece.tensor.name, piece.values, zeros, zeros});
-    }
-  }
-
-  void apply(const DescentConfig& config, const std::vector<Piece>& gradient, double loss_scale = 1.0) {
-    for (const Piece& piece : gradient) {
-      for (Tensor& tensor : tensors) {
-        if (tensor.name == piece.tensor.name) apply(config, tensor, piece.values, loss_scale);
-      }
-    }
-  }
-
-  static void apply(const DescentConfig& config, Tensor& tensor, const Floats& gradient, double loss_scale) {
-    const DescentConfig::ForTensor own = config.for_tensor(tensor.name);
-    if (own.frozen) return;
-    ++tensor.step;
-    const auto scale = static_cast<float>(1.0 / loss_scale);
-    const bool adam = config.optimizer == Optimizer::kAdam || config.optimizer == Optimizer::kAdamw;
-    for (std::size_t i = 0; i < gradient.size(); ++i) {
-      const float g = gradient[i] * scale;
-      adam ? adam_element(config, own, tensor, i, g) : sgd_element(config, own, tensor, i, g);
-    }
-  }
-
-  static void sgd_element(const DescentConfig& config, const DescentConfig::ForTensor& own, Tensor& tensor,
-                          std::size_t i, float g) {
-    float& p = tensor.param[i];
-    const auto mu = static_cast<float>(config.momentum);
-    if (own.weight_decay != 0) g = std::fma(p, static_cast<float>(own.weight_decay), g);
-    if (config.optimizer != Optimizer::kSgd) {
-      float& buffer = tensor.first[i];
-      const float kept = buffer * mu;
-      buffer = tensor.step == 1 ? g : std::fma(g, static_cast<float>(1.0 - config.dampening), kept);
-      g = config.optimizer == Optimizer::kNesterov ? std::fma(buffer, mu, g) : buffer;
-    }
-    p = std::fma(g, static_cast<float>(-own.lr), p);
-  }
-
-  static void adam_element(const DescentConfig& config, const DescentConfig::ForTensor& own, Tensor& tensor,
-                           std::size_t i, float g) {
-    float& p = tensor.param[i];
-    float& mean = tensor.first[i];
-    float& square = tensor.second[i];
-    if (config.optimizer == Optimizer::kAdamw) {
-      p *= static_cast<float>(1.0 - own.lr * own.weight_decay);
-    } else if (own.weight_decay != 0) {
-      g = std::fma(p, static_cast<float>(own.weight_decay), g);
-    }
-    const auto steps = static_cast<double>(tensor.step);
-    const float old_mean = mean * static_cast<float>(config.beta1);
-    mean = std::fma(g, static_cast<float>(1.0 - config.beta1), old_mean);
-    const float old_square = square * static_cast<float>(config.beta2);
-    const float part = static_cast<float>(1.0 - config.beta2) * g;
-    square = std::fma(part, g, old_square);
-    const float root = std::sqrt(square) / static_cast<float>(std::sqrt(1.0 - std::pow(config.beta2, steps)));
-    const float denominator = root + static_cast<float>(config.eps);
-    const float change = static_cast<float>(-(own.lr / (1.0 - std::pow(config.beta1, steps)))) * mean;
-    const float quotient = change / denominator;
-    p += quotient;
-  }
-};
-
-DescentConfig config_of(Optimizer optimizer) {
-  DescentConfig config = default_config(optimizer);
-  config.lr = 0.03;
-  config.weight_decay = 0.02;
-  if (optimizer == Optimizer::kMomentum) config.dampening = 0.25;
-  return config;
-}
-
-class EngineTest : public ::testing::Test {
- protected:
-  void start(Optimizer optimizer, std::uint32_t slots = 2) {
-    files = std::make_unique<ModelFiles>(shapes, optimizer, slots);
-    reference = std::make_unique<Reference>(all_pieces(shapes, 1));
-    reopen();
-  }
-  void reopen() {
-    engine.reset();
-    auto opened = files->open(pool);
-    ASSERT_TRUE(opened) << opened.error().message();
-    engine = std::move(opened.value());
-  }
-  [[nodiscard]] Sequence next() const { return Sequence(engine->watermark().value + 1); }
-
-  [[nodiscard]] Gradient landed(const std::vector<Piece>& pieces, const Metadata& metadata = {},
-                                std::uint64_t alignment = kSafetensorsAlignment) {
-    const UniqueFd fd = safetensors_file(pieces, metadata, alignment);
-    auto gradient = open_gradient(*files->layout, fd, pool);
-    EXPECT_TRUE(gradient) << gradient.error().message();
-    return std::move(gradient.value());
-  }
-  void apply(const DescentConfig& config, const Gradient& gradient) {
-    const auto result = engine->apply_gradient(next(), config, gradient);
-    ASSERT_TRUE(result) << result.error().message();
-  }
-  void apply(const DescentConfig& config, const std::vector<Piece>& pieces) {
-    apply(config, landed(pieces));
-    reference->apply(config, pieces);
-  }
-
-  // Parameters, states and steps, of the files.
-  void expect_reference() const {
-    const Optimizer optimizer = engine->optimizer();
-    for (std::uint32_t i = 0; i < reference->tensors.size(); ++i) {
-      const Reference::Tensor& tensor = reference->tensors[i];
-      EXPECT_TRUE(same_bits(files->parameters(i), tensor.param)) << tensor.name;
-      const Floats* states[] = {&tensor.first, &tensor.second};
-      for (std::uint32_t s = 0; s < engine->optimizer_layout().state_count(); ++s) {
-        EXPECT_TRUE(same_bits(files->state(optimizer, i, s), *states[s])) << tensor.name << " state " << s;
-      }
-      EXPECT_EQ(engine->step(i), tensor.step) << tensor.name;
-      EXPECT_EQ(files->mirrored_step(optimizer, i), static_cast<float>(tensor.step)) << tensor.name;
-    }
-  }
-
-  std::vector<NamedShape> shapes = small_model();
-  ThreadPool pool{3};
-  std::unique_ptr<ModelFiles> files;
-  std::unique_ptr<Reference> reference;
-  std::unique_ptr<Engine> engine;
-};
 
 TEST_F(EngineTest, EveryOptimizerMatchesTheReference) {
   for (const Optimizer optimizer : kAllOptimizers) {
@@ -201,17 +66,19 @@ TEST_F(EngineTest, GroupsScaleAndFreeze) {
 }
 
 TEST_F(EngineTest, MisalignedGradients) {
-  start(Optimizer::kAdamw);
-  int misaligned = 0;
-  for (std::uint32_t pad = 0; pad < 4; ++pad) {
-    const auto pieces = all_pieces(shapes, 6 + pad);
-    const Gradient gradient = landed(pieces, {{"run", std::string(pad, 'x')}}, 1);
-    misaligned += reinterpret_cast<std::uintptr_t>(gradient.data(0)) % 4 != 0 ? 1 : 0;
-    apply(config_of(Optimizer::kAdamw), gradient);
-    reference->apply(config_of(Optimizer::kAdamw), pieces);
+  for (const Optimizer optimizer : {Optimizer::kAdamw, Optimizer::kLamb}) {
+    int misaligned = 0;
+    start(optimizer);
+    for (std::uint32_t pad = 0; pad < 4; ++pad) {
+      const auto pieces = all_pieces(shapes, 6 + pad);
+      const Gradient gradient = landed(pieces, {{"run", std::string(pad, 'x')}}, 1);
+      misaligned += reinterpret_cast<std::uintptr_t>(gradient.data(0)) % 4 != 0 ? 1 : 0;
+      apply(config_of(optimizer), gradient);
+      reference->apply(config_of(optimizer), pieces);
+    }
+    EXPECT_EQ(misaligned, 3);
+    expect_reference();
   }
-  EXPECT_EQ(misaligned, 3);
-  expect_reference();
 }
 
 TEST_F(EngineTest, LossScaleDivides) {
@@ -386,6 +253,11 @@ TEST_F(EngineTest, SwitchOfOptimizer) {
   apply(config_of(Optimizer::kAdamw), all_pieces(shapes, 4));
   reopen();
   expect_reference();
+  switch_to(Optimizer::kLamb);  // keeps
+  apply(config_of(Optimizer::kLamb), all_pieces(shapes, 7));
+  forget();
+  switch_to(Optimizer::kLion);
+  apply(config_of(Optimizer::kLion), all_pieces(shapes, 8));
   forget();
   switch_to(Optimizer::kNesterov);
   apply(config_of(Optimizer::kNesterov), all_pieces(shapes, 5));
@@ -393,8 +265,8 @@ TEST_F(EngineTest, SwitchOfOptimizer) {
   apply(config_of(Optimizer::kMomentum), all_pieces(shapes, 6));
   ASSERT_TRUE(engine->apply_config(next(), config_of(Optimizer::kMomentum)));  // the same: no file
   expect_reference();
-  EXPECT_EQ(engine->watermark(), Sequence(10));
-  EXPECT_EQ(engine->version(), 5U);
+  EXPECT_EQ(engine->watermark(), Sequence(14));
+  EXPECT_EQ(engine->version(), 7U);
 }
 
 TEST_F(EngineTest, VoidUsesANumberUp) {

@@ -6,7 +6,10 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <random>
 #include <vector>
+
+#include "coproc/descent/layout.h"
 
 namespace gradfs {
 namespace {
@@ -57,6 +60,89 @@ TEST_F(AllFinite, TheScaledValueCounts) {
   EXPECT_THAT(answers({kMax, kNan}, 0.0F), ::testing::Each(false));
   EXPECT_THAT(answers({kMax, kInf}, 0.0F), ::testing::Each(false));
   EXPECT_THAT(answers({1.0F, 2.0F}, kInf), ::testing::Each(false));
+}
+
+struct Filled {
+  std::vector<float> param, grad, state[2];
+
+  explicit Filled(std::size_t n) {
+    std::mt19937 random(static_cast<unsigned>(n));
+    std::normal_distribution<float> normal;
+    for (auto* array : {&param, &grad, &state[0], &state[1]}) {
+      for (std::size_t i = 0; i < n; ++i) array->push_back(normal(random));
+    }
+    for (float& value : state[1]) value = std::fabs(value);
+  }
+};
+
+gradfs_hyper some_hyper() {
+  DescentConfig config = default_config(Optimizer::kLamb);
+  return hyper_of(config, config.for_tensor("a"), {3, 0, 0.5F});
+}
+
+// Through the interface of plugins, in two phases, as an engine would.
+TEST(Rules, LambMovesEachTensorByRateTimesItsNorm) {
+  const gradfs_rule& rule = builtin_rule(Optimizer::kLamb);
+  ASSERT_NE(rule.norms, nullptr);
+  Filled now(1000);
+  const std::vector<float> before = now.param;
+  gradfs_hyper hyper = some_hyper();
+  gradfs_span span{sizeof span,
+                   now.param.size(),
+                   now.param.data(),
+                   now.grad.data(),
+                   {now.state[0].data(), now.state[1].data()}};
+  double squares[2];
+  ASSERT_EQ(rule.norms(&span, &hyper, squares), 0);
+  EXPECT_EQ(now.param, before);
+  hyper.trust_ratio = trust_ratio_of(squares[0], squares[1]);
+  ASSERT_EQ(rule.apply(&span, &hyper), 0);
+  double norm = 0, moved = 0;
+  for (std::size_t i = 0; i < before.size(); ++i) {
+    norm += std::pow(before[i], 2);
+    moved += std::pow(static_cast<double>(now.param[i]) - before[i], 2);
+  }
+  EXPECT_NEAR(squares[0], norm, 1e-9 * norm);
+  EXPECT_NEAR(std::sqrt(moved), hyper.lr * std::sqrt(norm), 1e-4 * hyper.lr * std::sqrt(norm));
+}
+
+TEST(Rules, OnlyLambHasNorms) {
+  for (const Optimizer optimizer : kAllOptimizers) {
+    EXPECT_EQ(builtin_rule(optimizer).norms != nullptr, optimizer == Optimizer::kLamb);
+    EXPECT_EQ(norms_kernel_of(kernels(), optimizer) != nullptr, optimizer == Optimizer::kLamb);
+    EXPECT_EQ(builtin_rule(optimizer).name, to_text(optimizer));
+  }
+}
+
+TEST(Rules, SumsOfSquaresAreTheSameOnEveryProcessor) {
+  for (const std::size_t n : {1, 3, 15, 16, 17, 127, 128, 129, 1000, 1024}) {
+    const Filled now(n);
+    KernelSpan span;
+    span.n = n;
+    span.param = now.param.data();
+    span.grad = now.grad.data();
+    for (int i = 0; i < 2; ++i) span.state[i] = now.state[i].data();
+    const KernelScalars scalars = scalars_of(Optimizer::kLamb, some_hyper());
+    double first[2];
+    kernels().lamb_norms(span, scalars, first);
+    double exact = 0;
+    for (const float value : now.param) exact += static_cast<double>(value) * static_cast<double>(value);
+    EXPECT_NEAR(first[0], exact, 1e-12 * exact);
+    for (const Kernels* const* one = all_kernels(); *one != nullptr; ++one) {
+      double squares[2];
+      (*one)->lamb_norms(span, scalars, squares);
+      EXPECT_EQ(squares[0], first[0]) << (*one)->name << " " << n;
+      EXPECT_EQ(squares[1], first[1]) << (*one)->name << " " << n;
+    }
+  }
+}
+
+TEST(Rules, WhatIsNotFiniteOrZeroHasTheTrustRatioOne) {
+  EXPECT_EQ(trust_ratio_of(9.0, 4.0), 1.5);
+  EXPECT_EQ(trust_ratio_of(0.0, 4.0), 1.0);
+  EXPECT_EQ(trust_ratio_of(9.0, 0.0), 1.0);
+  EXPECT_EQ(trust_ratio_of(std::nan(""), 4.0), 1.0);
+  EXPECT_EQ(trust_ratio_of(9.0, std::nan("")), 1.0);
 }
 
 }  // namespace

@@ -15,9 +15,6 @@
 
 namespace gradfs {
 
-inline constexpr Optimizer kAllOptimizers[] = {Optimizer::kSgd, Optimizer::kMomentum, Optimizer::kNesterov,
-                                               Optimizer::kAdam, Optimizer::kAdamw};
-
 using Floats = std::vector<float>;
 
 struct NamedShape {

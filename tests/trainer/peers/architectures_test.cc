@@ -114,7 +114,7 @@ class Architectures : public testing::Test {
 
 TEST_F(Architectures, WithOneWorkerAllGiveTheSameBits) {
   const Dataset dataset = make_dataset();
-  for (const char* optimizer : {"sgd", "momentum", "adam"}) {
+  for (const char* optimizer : {"sgd", "momentum", "adam", "lamb"}) {
     const Ran reference = run_or_die("local", make_options(1, 3), dataset, optimizer);
     EXPECT_EQ(reference.outcome.report.gradients_applied, 90u);
     EXPECT_EQ(reference.outcome.report.model_version, 90u);
