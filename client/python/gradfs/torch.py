@@ -37,8 +37,9 @@ class RemoteOptimizer(torch.optim.Optimizer):
         optimizer = gradfs.torch.RemoteOptimizer(model, "/mnt/gradfs/models/toy", run="r1", worker="w0")
 
     model is a torch.nn.Module. step() pushes its gradients, and when it returns the model's parameters are those of
-    the updated gradfs model, with what other workers have pushed. With one worker the result is to the bit what
-    torch.optim gives. Optimizer, rate and schedule are those of descent.toml.
+    the updated gradfs model, with what other workers have pushed. Optimizer, rate and schedule are those of
+    descent.toml. With one worker the result is what torch.optim gives: to the bit, where no number is subnormal or
+    descent.toml has profile = "torch1-fma".
 
     Parameters are matched by name. When this is made, the module gets the parameters of gradfs; each of its trainable
     parameters has to be there with its shape, in float32. Parameters whose grad is None are left out of the push.
