@@ -15,9 +15,9 @@
 // was interrupted finds what it began with.
 //
 // A rule with norms (LAMB) needs those of a whole tensor before its first stripe may change, and cannot
-// compute them again once one has. So number n first only reads; then ratios[n & 1] is written, and ratios_number[n & 1] =
-// n says that it is complete. Who finds n there, goes on with these ratios; who does not, knows that no
-// stripe has taken n. Other rules leave ratios and ratios_number alone.
+// compute them again once one has. So number n first only reads; then ratios[n & 1] is written, and
+// ratios_number[n & 1] = n says that it is complete. Who finds n there, goes on with these ratios; who does
+// not, knows that no stripe has taken n. Other rules leave ratios and ratios_number alone.
 //
 // A stripe takes number n as: its new values into a slot; slot.state = full; the values into place;
 // numbers[stripe] = n; slot.state = empty. After a crash a full slot whose stripe has a number below
@@ -53,9 +53,9 @@ struct ControlHeader {
   std::uint64_t file_bytes;
   std::uint64_t ratios_offset;
   std::uint8_t reserved0[32];
-  std::uint64_t watermark;     // atomic: the last number that is complete
-  std::uint64_t version[2];    // by parity of the watermark
-  std::uint32_t optimizer[2];  // by parity of the watermark
+  std::uint64_t watermark;         // atomic: the last number that is complete
+  std::uint64_t version[2];        // by parity of the watermark
+  std::uint32_t optimizer[2];      // by parity of the watermark
   std::uint64_t ratios_number[2];  // atomic, by parity: the number whose trust ratios are complete; 0: none
   std::uint8_t reserved1[16];
 };

@@ -1,7 +1,7 @@
 """Compares the built-in rules with PyTorch 1.13, bit for bit: torch_test.py PATH_OF_DESCENT_DUMP
 
-This is the profile torch1-fma. torch's own optimizers run as they do by default, with foreach=False, and with foreach=True
-where that has the same arithmetic. lion and lamb, which torch has not, are written in torch's operations.
+This is the profile torch1-fma. torch's own optimizers run as they do by default, with foreach=False, and with
+foreach=True where that has the same arithmetic. lion and lamb, which torch has not, are written in torch's operations.
 """
 
 
@@ -179,8 +179,8 @@ def main():
                 wrong = np.argwhere(ours != theirs)
                 if len(wrong):
                     step, array, i = wrong[0]
-                    print(f"{name} {arguments} {way} loss_scale {loss_scale} shape {shape}: {len(wrong)} differ; first: "
-                          f"step {step + 1} array {array} element {i}: {ours[step, array, i]:08x} instead of "
+                    print(f"{name} {arguments} {way} loss_scale {loss_scale} shape {shape}: {len(wrong)} differ; "
+                          f"first: step {step + 1} array {array} element {i}: {ours[step, array, i]:08x} instead of "
                           f"{theirs[step, array, i]:08x}")
                     bad += 1
     print(f"{runs} runs of {STEPS} steps, {bad} differ")
